@@ -1,0 +1,1 @@
+"""Each module measures one thing against a reference in the same run."""

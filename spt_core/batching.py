@@ -1,0 +1,195 @@
+"""From dialogues to batches: the text template, tokens, length buckets and padding.
+
+A batch's order, membership and padding depend on the data and a seed alone: never on K, the losses or the workers.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spt_core.conversations import Conversations
+from spt_core.seeding import generator
+
+BUCKET_BATCHES = 32
+"""Batches sorted together by length: more means less padding, fewer means more random company."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One reply of the persona's owner with its full history.
+
+    Attributes:
+        dialogue: id of its conversation.
+        turn: index of the reply in it, from 0.
+        persona: the persona sentences, joined by spaces.
+        context: persona and history as plain text, without the template: what M compares.
+        reference: the human reply.
+        context_ids: tokens of the template up to and with `R:`.
+        response_ids: tokens of the reply and the end of sequence.
+    """
+
+    dialogue: str
+    turn: int
+    persona: str
+    context: str
+    reference: str
+    context_ids: tuple[int, ...]
+    response_ids: tuple[int, ...]
+
+    @property
+    def num_tokens(self) -> int:
+        """Context plus response."""
+        return len(self.context_ids) + len(self.response_ids)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B examples: left-padded contexts (M columns), then right-padded responses (R columns).
+
+    Attributes:
+        token_ids_BT: T = M + R columns; padding holds token 0.
+        mask_BT: 1 where a token is.
+        num_context: M.
+        examples: the B examples themselves.
+    """
+
+    token_ids_BT: Tensor
+    mask_BT: Tensor
+    num_context: int
+    examples: tuple[Example, ...]
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    @property
+    def context_mask_BM(self) -> Tensor:
+        """1 where a context token is."""
+        return self.mask_BT[:, : self.num_context]
+
+    @property
+    def response_mask_BR(self) -> Tensor:
+        """1 where a response token counts."""
+        return self.mask_BT[:, self.num_context :]
+
+    @property
+    def response_ids_BR(self) -> Tensor:
+        """Tokens of the responses; 0 where padding is."""
+        return self.token_ids_BT[:, self.num_context :]
+
+    def rows(self, rows: slice) -> "Batch":
+        """Some rows, padded as the whole batch is."""
+        return Batch(self.token_ids_BT[rows], self.mask_BT[rows], self.num_context, self.examples[rows])
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch on another device."""
+        return Batch(self.token_ids_BT.to(device), self.mask_BT.to(device), self.num_context, self.examples)
+
+
+def template(persona: Sequence[str], history: Sequence[tuple[str, str]], query: str) -> str:
+    """The text that a reply continues (the released code's template, without its special tokens).
+
+    Args:
+        persona: the sentences.
+        history: earlier (partner's utterance, reply) pairs.
+        query: the partner's utterance to answer; empty where the persona's owner speaks first.
+    """
+    turns = [part for q, r in history for part in (f"Q: {q}" if q else "", f"R: {r}")]
+    turns += [f"Q: {query}" if query else "", "R:"]
+    return f"given persona: {' '.join(persona)}; context: {' '.join(filter(None, turns))}"
+
+
+def tokenise(conversations: Conversations, tokenizer: Any, *, max_tokens: int) -> list[Example]:
+    """Every reply of the conversations as an example, in order.
+
+    Context and response are tokenised as one text, so training sees the boundary that decoding sees: the response
+    begins at the first token that reaches past `R:`.
+
+    Args:
+        conversations: the dialogues.
+        tokenizer: a fast one; BOS goes in front if it has one, EOS at the end.
+        max_tokens: most tokens of context plus response; the context is cut from the left and keeps BOS, and a
+            response that is longer by itself is cut from the right.
+    """
+    drafts: list[tuple[str, int, str, str, str, str]] = []
+    for conversation in conversations:
+        history: list[tuple[str, str]] = []
+        persona = " ".join(conversation.persona)
+        for index, turn in enumerate(conversation.turns):
+            said = " ".join(filter(None, [persona, *(part for pair in history for part in pair), turn.query]))
+            text = template(conversation.persona, history, turn.query)
+            drafts.append((conversation.id, index, persona, said, turn.response, text))
+            history.append((turn.query, turn.response))
+    if not drafts:
+        return []
+    encoded = tokenizer(
+        [f"{text} {reference}" for *_, reference, text in drafts],
+        add_special_tokens=False,
+        return_offsets_mapping=True,
+    )
+    bos = () if tokenizer.bos_token_id is None else (tokenizer.bos_token_id,)
+    examples = []
+    for draft, ids, offsets in zip(drafts, encoded["input_ids"], encoded["offset_mapping"], strict=True):
+        dialogue, turn_index, persona, said, reference, text = draft
+        boundary = next(i for i, (_, end) in enumerate(offsets) if end > len(text))
+        response_ids = (*ids[boundary:], tokenizer.eos_token_id)[: max_tokens - len(bos) - 1]
+        room = max_tokens - len(bos) - len(response_ids)
+        context_ids = (*bos, *ids[max(0, boundary - room) : boundary])
+        examples.append(Example(dialogue, turn_index, persona, said, reference, context_ids, response_ids))
+    return examples
+
+
+def collate(examples: Sequence[Example]) -> Batch:
+    """Pad examples into one batch, on the CPU."""
+    num_context = max(len(example.context_ids) for example in examples)
+    num_response = max(len(example.response_ids) for example in examples)
+    token_ids_BT = torch.zeros(len(examples), num_context + num_response, dtype=torch.long)
+    mask_BT = torch.zeros_like(token_ids_BT)
+    for row, example in enumerate(examples):
+        start, end = num_context - len(example.context_ids), num_context + len(example.response_ids)
+        token_ids_BT[row, start:end] = torch.tensor(example.context_ids + example.response_ids)
+        mask_BT[row, start:end] = 1
+    return Batch(token_ids_BT, mask_BT, num_context, tuple(examples))
+
+
+def epoch_batches(examples: Sequence[Example], *, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
+    """The batches of one epoch as indices: random pools, sorted by length inside, in random order.
+
+    Args:
+        examples: the training examples.
+        batch_size: B; the last batch may be smaller.
+        seed: the trial's seed.
+        epoch: from 0; every epoch has an order of its own.
+    """
+    source = generator(seed, "order", epoch)
+    order = torch.randperm(len(examples), generator=source).tolist()
+    pool_size = batch_size * BUCKET_BATCHES
+    batches: list[list[int]] = []
+    for start in range(0, len(order), pool_size):
+        pool = sorted(order[start : start + pool_size], key=lambda index: examples[index].num_tokens)
+        batches += [pool[i : i + batch_size] for i in range(0, len(pool), batch_size)]
+    return [batches[i] for i in torch.randperm(len(batches), generator=source).tolist()]
+
+
+def by_length(examples: Sequence[Example], *, batch_size: int) -> Iterator[list[int]]:
+    """Indices of all examples in batches of like length, longest first (a memory fault shows at once)."""
+    order = sorted(range(len(examples)), key=lambda index: -examples[index].num_tokens)
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]
+
+
+def some_dialogues(examples: Sequence[Example], *, most: int | None, seed: int) -> list[Example]:
+    """All examples of dialogues drawn by a seed, until there are `most`; all of them when None.
+
+    The last dialogue drawn may be cut short. The order of the data set is kept.
+    """
+    if most is None or most >= len(examples):
+        return list(examples)
+    dialogues = list(dict.fromkeys(example.dialogue for example in examples))
+    drawn = torch.randperm(len(dialogues), generator=generator(seed, "responses")).tolist()
+    rank = {dialogues[index]: position for position, index in enumerate(drawn)}
+    chosen = sorted(examples, key=lambda example: (rank[example.dialogue], example.turn))[:most]
+    keep = {(example.dialogue, example.turn) for example in chosen}
+    return [example for example in examples if (example.dialogue, example.turn) in keep]

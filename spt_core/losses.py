@@ -1,0 +1,147 @@
+"""The four losses of Selective Prompt Tuning as pure functions, and the objective that sums them (Eq. 2 to 6).
+
+Notation: B contexts, K prompts, R response tokens. `token_logp_BKR` is the log-probability, in nats, of each response
+token under each soft prompt; `mask_BR` is 1 where a response token counts and 0 where it is padding.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from spt_core.config import LossesConfig
+
+
+def response_nll(token_logp_BKR: Tensor, mask_BR: Tensor) -> Tensor:
+    """Mean negative log-likelihood per response token under each prompt, [B, K], in nats.
+
+    Args:
+        token_logp_BKR: log-probability of each response token under each prompt, in nats.
+        mask_BR: 1 where a response token counts; every row has at least one.
+    """
+    mask_B1R = mask_BR.unsqueeze(1)
+    return -torch.where(mask_B1R > 0, token_logp_BKR, 0).sum(-1) / mask_B1R.sum(-1)
+
+
+def soft_prompt_loss(token_logp_BKR: Tensor, mask_BR: Tensor, *, reduction: str = "sum_over_prompts") -> Tensor:
+    """Negative log-likelihood of the response under each prompt on its own (Eq. 2).
+
+    Args:
+        token_logp_BKR: log-probability of each response token under each prompt, in nats.
+        mask_BR: 1 where a response token counts.
+        reduction: `sum_over_prompts` (the paper's Eq. 6) or `mean`.
+
+    Returns:
+        Mean over the tokens of the batch that count, then summed (or averaged) over prompts; a scalar in nats.
+
+    Raises:
+        ValueError: a reduction of another name.
+    """
+    nll_K = -torch.where(mask_BR.unsqueeze(1) > 0, token_logp_BKR, 0).sum((0, 2)) / mask_BR.sum()
+    if reduction == "sum_over_prompts":
+        return nll_K.sum()
+    if reduction == "mean":
+        return nll_K.mean()
+    raise ValueError(f"reduction = {reduction!r}: it should be 'sum_over_prompts' or 'mean'")
+
+
+def selection_loss(similarity_BK: Tensor, nll_BK: Tensor, *, tau_g: float, tau_s: float = 1.0) -> Tensor:
+    """KL divergence of the retriever's choice from what the language model prefers (Eq. 3).
+
+    KL(target || softmax(S / tau_s)) with target = softmax(-NLL / tau_g), through which no gradient flows. The paper
+    leaves direction and normalisation open; these are the released code's.
+
+    Args:
+        similarity_BK: activated similarity of each context to each prompt.
+        nll_BK: mean negative log-likelihood per response token, in nats.
+        tau_g: temperature of the target, positive.
+        tau_s: temperature of the retriever's distribution, positive.
+
+    Returns:
+        Mean over the batch, a scalar in nats; 0 at K = 1.
+    """
+    target_BK = F.log_softmax(-nll_BK.detach() / tau_g, dim=-1)
+    chosen_BK = F.log_softmax(similarity_BK / tau_s, dim=-1)
+    return F.kl_div(chosen_BK, target_BK, reduction="batchmean", log_target=True)
+
+
+def contrastive_loss(similarity_BK: Tensor, text_similarity_BB: Tensor, *, threshold: float) -> Tensor:
+    """Pull the scores of similar contexts together and push those of different ones apart (Eq. 4).
+
+    Args:
+        similarity_BK: the score vector of each context over the prompts.
+        text_similarity_BB: M(c_i, c_j), 0 to 100; entry [i, j] is read for the pair i < j.
+        threshold: Gamma, on the scale of M; a pair above it is positive.
+
+    Returns:
+        Mean over the pairs i < j of `1 - cos` (positive) or `max(0, cos)` (negative), a scalar; 0 without a pair.
+    """
+    num_contexts = similarity_BK.shape[0]
+    first_P, second_P = torch.triu_indices(num_contexts, num_contexts, offset=1, device=similarity_BK.device)
+    if first_P.numel() == 0:
+        return similarity_BK.sum() * 0
+    cosine_P = F.cosine_similarity(similarity_BK[first_P], similarity_BK[second_P], dim=-1)
+    positive_P = text_similarity_BB[first_P, second_P] > threshold
+    return torch.where(positive_P, 1 - cosine_P, cosine_P.clamp(min=0)).mean()
+
+
+def fusion_loss(token_logp_BKR: Tensor, mask_BR: Tensor) -> Tensor:
+    """Negative log-likelihood of the response under the average of the K predictions (Eq. 5).
+
+    Args:
+        token_logp_BKR: log-probability of each response token under each prompt, in nats.
+        mask_BR: 1 where a response token counts.
+
+    Returns:
+        Mean over the tokens that count, a scalar in nats.
+    """
+    num_prompts = token_logp_BKR.shape[1]
+    fused_logp_BR = token_logp_BKR.logsumexp(dim=1) - math.log(num_prompts)
+    return -torch.where(mask_BR > 0, fused_logp_BR, 0).sum() / mask_BR.sum()
+
+
+class Scores(NamedTuple):
+    """What the backbone and the retriever say of a batch; all that the losses need."""
+
+    cosine_BK: Tensor
+    """Cosine of context and prompt before the activation."""
+    similarity_BK: Tensor
+    """softplus(cosine): s_C,i of Eq. 1."""
+    token_logp_BKR: Tensor
+    """Log-probability of each response token under each prompt, in nats; anything where the mask is 0."""
+
+
+def objective(
+    scores: Scores, mask_BR: Tensor, text_similarity_BB: Tensor, *, losses: LossesConfig
+) -> dict[str, Tensor]:
+    """The terms that are on, unweighted, and `total`, their weighted sum (Eq. 6).
+
+    Args:
+        scores: of the global batch.
+        mask_BR: 1 where a response token counts.
+        text_similarity_BB: M(c_i, c_j), 0 to 100.
+        losses: which terms are on, their weights and parameters.
+
+    Returns:
+        Scalars by name: `soft_prompt`, `contrastive`, `selection`, `fusion` where enabled, and `total`.
+    """
+    terms: dict[str, Tensor] = {}
+    if losses.soft_prompt.enabled:
+        terms["soft_prompt"] = soft_prompt_loss(scores.token_logp_BKR, mask_BR)
+    if losses.contrastive.enabled:
+        terms["contrastive"] = contrastive_loss(
+            scores.similarity_BK, text_similarity_BB, threshold=losses.contrastive.threshold
+        )
+    if losses.selection.enabled:
+        terms["selection"] = selection_loss(
+            scores.similarity_BK,
+            response_nll(scores.token_logp_BKR, mask_BR),
+            tau_g=losses.selection.tau_g,
+            tau_s=losses.selection.tau_s,
+        )
+    if losses.fusion.enabled:
+        terms["fusion"] = fusion_loss(scores.token_logp_BKR, mask_BR)
+    weighted = [getattr(losses, name).weight * term for name, term in terms.items()]
+    return {**terms, "total": torch.stack(weighted).sum()}

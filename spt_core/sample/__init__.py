@@ -1,0 +1,1 @@
+"""The bundled persona-dialogue sample and the program that wrote it."""

@@ -1,0 +1,1 @@
+"""Questions asked of Selective Prompt Tuning, one a file."""

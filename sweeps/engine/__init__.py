@@ -1,0 +1,1 @@
+"""The machine behind the questions: plan, run, record and answer."""

@@ -1,0 +1,301 @@
+"""The command line: every sweep file's `main()`, and the `spt` command over them."""
+
+import json
+import os
+import runpy
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from spt_core.recipes import RECIPES
+from sweeps.engine.design import Sweep, label
+from sweeps.engine.scales import SCALES
+
+FAILED_TRIALS, BAD_INPUT, INTERRUPTED = 1, 2, 130
+
+_SCALES = "; ".join(f"{name} ({scale.about})" for name, scale in SCALES.items())
+_SWEEP_EPILOG = """\b
+Examples:
+  {program}                                         the demo: minutes on two cores
+  {program} --dry-run                               what would run, and what is there already
+  {program} --scale full --seeds 3                  the sweep as its file states it
+  {program} --set optim.learning_rate=0.03 --steps 100
+  {program} --train train.txt --test valid.txt      your own dialogues: ParlAI text, .jsonl, hf://OWNER/NAME
+
+\b
+Exit status: 0 all trials finished, 1 some failed, 2 the request cannot be run, 130 interrupted.
+Run the same command again to go on: finished trials are reused.
+"""
+
+app = typer.Typer(
+    help="Ablation sweeps of Selective Prompt Tuning: plan, run, look.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+def main(sweep: Sweep) -> None:
+    """Run a sweep from its own file, with the options of the command line; the file's docstring is its question."""
+    document = sys.modules["__main__"].__doc__ or ""
+    _command(sweep, document, program=f"python {shlex.quote(sys.argv[0])}")()
+
+
+def _command(sweep: Sweep, question: str, *, program: str) -> typer.Typer:
+    """The command of one sweep."""
+    question = question.strip()
+    single = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+    @single.command(help=question or sweep.name, epilog=_SWEEP_EPILOG.format(program=program))
+    def run(
+        *,
+        scale: Annotated[str, typer.Option(help=f"How large: {_SCALES}.")] = "demo",
+        settings: Annotated[
+            list[str] | None,
+            typer.Option("--set", metavar="FIELD=VALUE", help="Override a config field; may be repeated."),
+        ] = None,
+        train: Annotated[str | None, typer.Option(help="Training dialogues: a file, hf://..., sample:train.")] = None,
+        test: Annotated[str | None, typer.Option(help="Test dialogues, likewise.")] = None,
+        model: Annotated[
+            str | None,
+            typer.Option(
+                help=f"A recipe ({', '.join(RECIPES)}), which brings its settings, or a Hub id or folder, which "
+                "replaces the backbone alone."
+            ),
+        ] = None,
+        seeds: Annotated[int | None, typer.Option(help="Seeds a cell, paired across cells.")] = None,
+        steps: Annotated[int | None, typer.Option(help="Optimisation steps a trial, at most.")] = None,
+        workers: Annotated[int, typer.Option(help="Ray Train workers a trial; 0 trains in the Tune process.")] = 1,
+        cpus_per_worker: Annotated[int | None, typer.Option(help="CPUs and threads of each worker.")] = None,
+        gpus_per_worker: Annotated[
+            float | None, typer.Option(help="GPUs of each worker, may be a fraction. Default: 1 where there are any.")
+        ] = None,
+        concurrency: Annotated[int | None, typer.Option(help="Trials at once. Default: as many as fit.")] = None,
+        output: Annotated[Path, typer.Option(help="Folder of ledger, trials, reports and the default MLflow.")] = Path(
+            "runs"
+        ),
+        tracking_uri: Annotated[
+            str | None, typer.Option(help="MLflow: http://host:port or sqlite:///file. Default: in the output folder.")
+        ] = None,
+        dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+        rerun: Annotated[bool, typer.Option("--rerun", help="Run finished trials again.")] = False,
+        verbose: Annotated[bool, typer.Option("--verbose", help="Show what Ray, Tune and Train say.")] = False,
+    ) -> None:
+        values: dict[str, Any] = {}
+        for name, given in (("data.train", train), ("data.test", test)):
+            if given is not None:
+                values[name] = given
+        if steps is not None:
+            values["optim.max_steps"] = steps
+        with _refusing_bad_input(verbose):
+            values |= _parse_settings(settings or [])
+            code = _run(
+                sweep,
+                question,
+                scale=scale,
+                model=model,
+                settings=values,
+                seeds=seeds,
+                resources={
+                    "workers": workers,
+                    "cpus_per_worker": cpus_per_worker,
+                    "gpus_per_worker": gpus_per_worker,
+                    "concurrency": concurrency,
+                },
+                output=output,
+                tracking_uri=tracking_uri,
+                dry_run=dry_run,
+                rerun=rerun,
+                verbose=verbose,
+            )
+        raise typer.Exit(code)
+
+    return single
+
+
+class _refusing_bad_input:  # noqa: N801
+    """What a person gave and we refuse is one line and exit status 2, never a traceback (but with `--verbose`)."""
+
+    def __init__(self, verbose: bool) -> None:
+        self._verbose = verbose
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, ValueError | FileNotFoundError) and not self._verbose:
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(BAD_INPUT) from None
+        if isinstance(error, KeyboardInterrupt):
+            typer.echo("interrupted", err=True)
+            raise typer.Exit(INTERRUPTED) from None
+
+
+def _run(
+    sweep: Sweep,
+    question: str,
+    *,
+    scale: str,
+    model: str | None,
+    settings: dict[str, Any],
+    seeds: int | None,
+    resources: dict[str, Any],
+    output: Path,
+    tracking_uri: str | None,
+    dry_run: bool,
+    rerun: bool,
+    verbose: bool,
+) -> int:
+    """Plan, run and answer; the exit status."""
+    console = Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 120)
+    from sweeps.engine import plan as planning
+    from sweeps.engine import runner
+
+    sweep = _asked(sweep, question, model)
+    if model is not None and model not in RECIPES:
+        settings = {"backbone.name": _absolute(model), **settings}
+    settings = {name: _absolute(v) if name in _SOURCES else v for name, v in settings.items()}
+    asked = runner.Resources(**resources)
+    places = runner.Places(output.resolve())
+    device_type, asked = runner.resolve_device(asked)
+    plan = planning.expand(sweep, scale=scale, device_type=device_type, settings=settings, seeds=seeds)
+    for data in {trial.config.data for trial in plan.trials}:
+        planning.check_splits(data)
+    uri = tracking_uri or places.tracking
+    if rerun and not dry_run:
+        runner.forget(plan, places)
+    found = {} if rerun else runner.recall(plan, places)
+    _print_plan(console, plan, found=set(found), everything=dry_run)
+    if dry_run:
+        return 0
+    from sweeps.engine import report, tracking
+
+    tracking.check(uri)
+    fitted = runner.fit_resources(asked, num_trials=max(1, len(plan.distinct) - len(found)))
+    outcome = runner.execute(plan, resources=fitted, places=places, tracking_uri=uri, console=console, verbose=verbose)
+    console.print()
+    console.print(report.terminal_table(plan, outcome.results))
+    console.print(report.verdict(plan, outcome.results), highlight=False, markup=False)
+    console.print()
+    ui = "make ui" if output == Path("runs") and tracking_uri is None else f"spt ui --output {shlex.quote(str(output))}"
+    where = ui if tracking_uri is None else tracking.redact(uri)
+    for name, value in (("report", _relative(outcome.report)), ("mlflow", where)):
+        console.print(f"{name:>8}  {value}", highlight=False, markup=False, soft_wrap=True)
+    for missing in outcome.undelivered:
+        console.print(f"MLflow has not got: {missing}; running this again delivers it", markup=False)
+    if outcome.interrupted:
+        console.print("interrupted: what finished is kept; run the same command again to go on", markup=False)
+        return INTERRUPTED
+    failed = [trial for trial in plan.distinct.values() if outcome.results[trial.key].state != "finished"]
+    for trial in failed:
+        console.print(f"failed: {trial.label}: {outcome.results[trial.key].error}", markup=False)
+    return FAILED_TRIALS if failed else 0
+
+
+_SOURCES = frozenset({"data.train", "data.test", "backbone.name"})
+
+
+def _asked(sweep: Sweep, question: str, model: str | None) -> Sweep:
+    """The sweep with its question, on the recipe that `--model` names, if it names one."""
+    from dataclasses import replace
+
+    base = RECIPES[model]() if model in RECIPES else sweep.base
+    return replace(sweep, question=question, base=base, paper=base if model in RECIPES else sweep.paper)
+
+
+def _absolute(source: str) -> str:
+    """A path that is there as an absolute one, since workers run elsewhere; anything else as it is."""
+    return str(Path(source).resolve()) if Path(source).exists() else source
+
+
+def _relative(path: Path) -> str:
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _parse_settings(settings: list[str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals:
+            raise ValueError(f"--set {setting}: it should be FIELD=VALUE, for example optim.learning_rate=0.001")
+        try:
+            values[name.strip()] = json.loads(text)
+        except json.JSONDecodeError:
+            values[name.strip()] = {"None": None, "True": True, "False": False}.get(text, text)
+    return values
+
+
+def _print_plan(console: Console, plan: Any, *, found: set[str], everything: bool) -> None:
+    """What will run, before it does."""
+    to_run = len(plan.distinct) - len(found)
+    seeds = f"{len(plan.seeds)} seed{'s' if len(plan.seeds) > 1 else ''}"
+    same = len(plan.trials) - len(plan.distinct)
+    console.print(
+        f"{plan.sweep_id}: {len(plan.cells)} cells x {seeds} = {len(plan.trials)} trials"
+        f"{f', {same} of them the same as another' if same else ''}; {len(found)} finished before, {to_run} to run",
+        highlight=False,
+        markup=False,
+    )
+    if everything:
+        for trial in plan.trials:
+            twin = plan.distinct[trial.key]
+            state = "reused" if trial.key in found else "to run" if twin is trial else f"is {label(twin.cell)}"
+            console.print(f"  {trial.key}  {trial.label:<40} {state}", highlight=False, markup=False)
+        console.print(
+            f"  With {seeds} an exact sign-flip test can give no p below {plan.smallest_p:.3g}, before Holm.",
+            highlight=False,
+            markup=False,
+        )
+
+
+_PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+
+
+@app.command("run", context_settings=_PASS_ON, epilog="Example: spt run sweeps/k_sweep.py --scale demo")
+def run_file(context: typer.Context, file: Path) -> None:
+    """Run a sweep file; all its options can follow, and --help shows them."""
+    _run_file(file, context.args)
+
+
+@app.command("plan", context_settings=_PASS_ON, epilog="Example: spt plan sweeps/k_sweep.py --scale full")
+def plan_file(context: typer.Context, file: Path) -> None:
+    """Print the trials of a sweep file, and which are finished, without running any."""
+    _run_file(file, [*context.args, "--dry-run"])
+
+
+def _run_file(file: Path, arguments: list[str]) -> None:
+    with _refusing_bad_input(verbose=False):
+        if not file.is_file():
+            raise ValueError(f"{file}: no such sweep file; those of this project are in sweeps/")
+        module = runpy.run_path(str(file))
+        if not isinstance(module.get("SWEEP"), Sweep):
+            raise ValueError(f"{file}: it defines no SWEEP; sweeps/k_sweep.py shows how")
+    program = f"spt run {shlex.quote(str(file))}"
+    _command(module["SWEEP"], module.get("__doc__") or "", program=program)(args=arguments)
+
+
+@app.command()
+def ui(
+    output: Annotated[Path, typer.Option(help="Output folder of the sweeps.")] = Path("runs"),
+    port: Annotated[int, typer.Option(help="Port on this machine.")] = 5000,
+) -> None:
+    """Open the MLflow UI over an output folder, on the loopback address."""
+    from sweeps.engine.runner import Places
+
+    places = Places(output.resolve())
+    store = places.tracking.removeprefix("sqlite:///")
+    if not Path(store).is_file():
+        typer.echo(
+            f"error: {_relative(Path(store))} is not there yet: run a sweep first, for example make sweep", err=True
+        )
+        raise typer.Exit(BAD_INPUT)
+    arguments = ["ui", "--backend-store-uri", places.tracking, "--default-artifact-root", places.artifacts]
+    os.execv(sys.executable, [sys.executable, "-m", "mlflow", *arguments, "--host", "127.0.0.1", "--port", str(port)])
+
+
+if __name__ == "__main__":
+    app()

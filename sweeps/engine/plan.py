@@ -1,0 +1,149 @@
+"""From a sweep to its trials: every cell on every seed, canonical, each known by its key."""
+
+import functools
+import hashlib
+import importlib.metadata
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from spt_core import NUMERICS_VERSION, backbone, conversations
+from spt_core.config import DataConfig, TrialConfig
+from sweeps.engine.design import Cell, Sweep, label
+from sweeps.engine.scales import at_scale
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One cell on one seed.
+
+    Attributes:
+        key: identity; two trials of equal keys are one trial.
+        cell: the factor levels it stands for.
+        config: what runs: canonical, with the compute layout that was asked for.
+        identity: what else the key was made from.
+    """
+
+    key: str
+    cell: Cell
+    config: TrialConfig
+    identity: Mapping[str, Any]
+
+    @property
+    def seed(self) -> int:
+        """The trial's seed."""
+        return self.config.seed
+
+    @property
+    def label(self) -> str:
+        """For people: `num_prompts=4 seed 0`."""
+        return f"{label(self.cell)} seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep expanded.
+
+    Attributes:
+        sweep: the question.
+        scale: the name of its budget.
+        cells: in the order of the table.
+        seeds: paired across cells.
+        trials: one for each cell and seed, cells outermost; some may share a key.
+    """
+
+    sweep: Sweep
+    scale: str
+    cells: tuple[Cell, ...]
+    seeds: tuple[int, ...]
+    trials: tuple[Trial, ...]
+
+    @property
+    def distinct(self) -> dict[str, Trial]:
+        """The trials that have to run, by key: the first of each that share one."""
+        first: dict[str, Trial] = {}
+        for trial in self.trials:
+            first.setdefault(trial.key, trial)
+        return first
+
+    @property
+    def sweep_id(self) -> str:
+        """Name, scale and a hash of the set of trials: the same plan is the same sweep, found again by a resume."""
+        digest = hashlib.sha256(" ".join(sorted(self.distinct)).encode()).hexdigest()[:8]
+        return f"{self.sweep.name}-{self.scale}-{digest}"
+
+    @property
+    def smallest_p(self) -> float:
+        """The smallest p-value that an exact two-sided sign-flip test can give with these seeds, before Holm."""
+        return min(1.0, math.ldexp(2.0, -len(self.seeds)))
+
+
+def expand(
+    sweep: Sweep,
+    *,
+    scale: str,
+    device_type: str,
+    settings: Mapping[str, Any] | None = None,
+    seeds: int | None = None,
+) -> Plan:
+    """The plan of a sweep at a scale.
+
+    Args:
+        sweep: the question.
+        scale: one of `scales.SCALES`.
+        device_type: `cpu` or `cuda`: where the trials will run.
+        settings: config fields that override base and scale; a factor of the design cannot be one.
+        seeds: how many seeds a cell; None is the scale's or the sweep's own.
+
+    Raises:
+        ValueError: anything about the request that cannot be run, before anything runs.
+    """
+    base, design, default_seeds = at_scale(sweep, scale)
+    settings = dict(settings or {})
+    cells = tuple(design.cells())
+    for path in settings:
+        if path == "seed":
+            raise ValueError("--set seed: a sweep runs paired seeds 0, 1, ...; say how many with --seeds")
+        if any(path in cell for cell in cells):
+            raise ValueError(f"--set {path}: it is a factor of {sweep.name}, which varies it; drop the setting")
+    if seeds is not None and seeds < 1:
+        raise ValueError(f"--seeds {seeds}: it should be at least 1")
+    base = base.override(settings)
+    each_seed = tuple(range(seeds or default_seeds))
+    trials = []
+    for cell in cells:
+        varied = base.override(cell)
+        canonical = varied.canonical().model_copy(update={"compute": varied.compute})
+        identity = _identity(varied, device_type)
+        for seed in each_seed:
+            config = canonical.model_copy(update={"seed": seed})
+            trials.append(Trial(config.key(**identity), cell, config, identity))
+    return Plan(sweep, scale, cells, each_seed, tuple(trials))
+
+
+def _identity(config: TrialConfig, device_type: str) -> dict[str, Any]:
+    """What decides a trial's numbers beside its config. The number of workers does not."""
+    source = backbone.resolve(config.backbone)
+    return {
+        "data": _data_fingerprints(config.data.train, config.data.test),
+        "backbone": source.fingerprint,
+        "precision": backbone.resolve_precision(config.backbone.precision, device_type),
+        "device_type": device_type,
+        "versions": {name: importlib.metadata.version(name) for name in ("torch", "transformers")},
+        "numerics": NUMERICS_VERSION,
+    }
+
+
+@functools.lru_cache(maxsize=8)
+def _data_fingerprints(train: str, test: str) -> dict[str, str]:
+    return {"train": conversations.load(train).fingerprint, "test": conversations.load(test).fingerprint}
+
+
+def check_splits(data: DataConfig) -> None:
+    """Refuse a split that leaves nothing to train on, before anything starts.
+
+    Raises:
+        ValueError: dev would take every training dialogue.
+    """
+    conversations.split_dev(conversations.load(data.train), num_dialogues=data.dev_dialogues, seed=data.split_seed)

@@ -1,0 +1,153 @@
+"""What a person sees while a sweep runs: a line a trial and the whole, live on a terminal, plain lines elsewhere."""
+
+import time
+from collections.abc import Sequence
+from types import TracebackType
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from sweeps.engine.plan import Trial
+
+PLAIN_SECONDS = 15.0
+"""Seconds between two plain lines of one trial."""
+_DONE = frozenset({"finished", "reused", "failed"})
+
+
+class _Line:
+    def __init__(self, trial: Trial) -> None:
+        self.trial = trial
+        self.state = "waiting"
+        self.step = 0.0
+        self.total_steps = 0.0
+        self.loss: float | None = None
+        self.dev_nll: float | None = None
+        self.test_share = 0.0
+        self.started: float | None = None
+        self.first: tuple[float, float] | None = None
+        self.said = 0.0
+        self.note = ""
+
+    def update(self, row: dict[str, float], now: float) -> None:
+        self.state = "testing" if "test/progress" in row else "training"
+        self.step = row.get("step", self.step)
+        self.total_steps = row.get("total_steps", self.total_steps)
+        self.loss = row.get("train/total", self.loss)
+        self.dev_nll = row.get("dev/nll", self.dev_nll)
+        self.test_share = row.get("test/progress", self.test_share)
+        if self.first is None:
+            self.first = (now, self.step)
+
+    def eta(self, now: float) -> float | None:
+        """Seconds to the end of training, from the pace since the first report."""
+        if self.state != "training" or self.first is None or self.step <= self.first[1]:
+            return None
+        pace = (now - self.first[0]) / (self.step - self.first[1])
+        return pace * (self.total_steps - self.step)
+
+    def progress(self) -> str:
+        if self.state == "testing":
+            return f"test {self.test_share:.0%}"
+        return f"{self.step:.0f}/{self.total_steps:.0f}" if self.total_steps else ""
+
+
+class View:
+    """Shows the trials of a sweep as they go on; a context manager.
+
+    Args:
+        console: where to. A terminal gets one live table, anything else a line now and then.
+        title: of the whole.
+        trials: in the order of the plan.
+    """
+
+    def __init__(self, console: Console, *, title: str, trials: Sequence[Trial]) -> None:
+        self._console = console
+        self._title = title
+        self._lines = {trial.key: _Line(trial) for trial in trials}
+        self._started = time.monotonic()
+        self._live = Live(console=console, get_renderable=self._table, refresh_per_second=2, transient=True)
+
+    def __enter__(self) -> "View":
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+
+    def start(self, key: str) -> None:
+        """A trial was handed to a worker."""
+        line = self._lines[key]
+        line.state, line.started = "starting", time.monotonic()
+        self._say(line, "starting")
+
+    def update(self, key: str, row: dict[str, float]) -> None:
+        """A trial reported a row of metrics."""
+        line, now = self._lines[key], time.monotonic()
+        line.update(row, now)
+        if now - line.said >= PLAIN_SECONDS or "dev/nll" in row:
+            self._say(line, self._describe(line, now))
+
+    def end(self, key: str, state: str, note: str = "") -> None:
+        """A trial ended: `finished`, `failed`, `reused` or `interrupted`."""
+        line = self._lines[key]
+        line.state, line.note = state, note
+        took = f" in {_duration(time.monotonic() - line.started)}" if line.started else ""
+        self._say(line, f"{state}{took}{': ' + note if note else ''}  [{self._overall()}]")
+
+    def _describe(self, line: _Line, now: float) -> str:
+        eta = line.eta(now)
+        parts = [
+            f"{line.state} {line.progress()}" if line.state == "training" else line.progress(),
+            f"loss {line.loss:.3f}" if line.loss is not None else "",
+            f"dev NLL {line.dev_nll:.3f}" if line.dev_nll is not None else "",
+            f"ETA {_duration(eta)}" if eta is not None else "",
+        ]
+        return "  ".join(filter(None, parts))
+
+    def _say(self, line: _Line, what: str) -> None:
+        line.said = time.monotonic()
+        if not self._console.is_terminal:
+            clock = _duration(time.monotonic() - self._started)
+            self._console.print(
+                f"{clock:>7}  {line.trial.label}: {what}", highlight=False, markup=False, soft_wrap=True
+            )
+
+    def _overall(self) -> str:
+        done = sum(line.state in _DONE for line in self._lines.values())
+        return f"{done} of {len(self._lines)} trials done, {_duration(time.monotonic() - self._started)}"
+
+    def _table(self) -> Table:
+        now = time.monotonic()
+        table = Table(title=f"{self._title}: {self._overall()}", title_justify="left", box=None, pad_edge=False)
+        for heading in ("trial", "state", "step", "loss", "dev NLL", "ETA"):
+            table.add_column(heading, justify="left" if heading in {"trial", "state"} else "right")
+        active = [line for line in self._lines.values() if line.state not in {"waiting", *_DONE}]
+        done = [line for line in self._lines.values() if line.state in _DONE]
+        waiting = [line for line in self._lines.values() if line.state == "waiting"]
+        room = max(3, self._console.height - 6 - len(active))
+        shown = [*done[-room:], *active, *waiting[: max(0, room - len(done))]]
+        for line in shown:
+            eta = line.eta(now)
+            table.add_row(
+                Text(line.trial.label),
+                Text(line.state, style={"failed": "red", "finished": "green", "reused": "green"}.get(line.state, "")),
+                line.progress(),
+                f"{line.loss:.3f}" if line.loss is not None else "",
+                f"{line.dev_nll:.3f}" if line.dev_nll is not None else "",
+                _duration(eta) if eta is not None else "",
+            )
+        if len(shown) < len(self._lines):
+            table.add_row(Text(f"... and {len(self._lines) - len(shown)} more"), "", "", "", "", "")
+        return table
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,0 +1,248 @@
+"""The answer of a sweep as files: a page for people, Markdown for a commit or a run, JSON for programs.
+
+`report.html` is one file that asks nothing of the network; its content security policy holds it to that, and runs no
+script but its own. The figures are inline SVG, for which no plotting library has to travel in every report.
+
+`results.json`, schema `spt-sweeps/results` version 1. What is not a finite number is null.
+
+- `schema`, `version`: this format. `facts`: where the numbers come from, as text by name.
+- `sweep`: `id`, `name`, `scale`, `question`, `primary_metric`, `baseline` (a label), `seeds`, `smallest_p`.
+- `verdict`: as in the report.
+- `cells`: in the order of the table: `label`, `levels` (config path to value), `is_baseline`, `same_as` (label of an
+  earlier cell with the same trials, or null), `is_whole` (every seed finished), `problems`, and `metrics`: by name
+  `mean`, `low`, `high` (95% t interval over seeds), for whole cells only.
+- `trials`: one a cell and seed: `key`, `cell` (a label), `seed`, `state` (`finished`, `failed`, `interrupted`,
+  `not run`), `error`, `reused`, `folder` (relative to the report), `metrics`, `config`, `identity`.
+- `deltas`: cell minus baseline: `cell`, `metric`, `mean`, `low`, `high`, `by_seed`, `covers` (`seeds`: paired t
+  interval, exact sign-flip `p`, `p_holm` across the cells; `examples`: the dialogue bootstrap of one seed, no p).
+"""
+
+import base64
+import hashlib
+import json
+import math
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from spt_core.config import flatten
+from sweeps.engine import examples, figures, tables
+from sweeps.engine.design import label
+from sweeps.engine.findings import CellSummary, Comparison, compare, describe_problem, summarise
+from sweeps.engine.plan import Plan, Trial
+from sweeps.engine.results import TrialResult
+from sweeps.engine.tables import MAIN_METRICS, terminal_table
+from sweeps.engine.verdict import NAMES, verdict
+
+__all__ = ["terminal_table", "verdict", "write"]
+
+SCHEMA, SCHEMA_VERSION = "spt-sweeps/results", 1
+HTML, MARKDOWN, RESULTS = "report.html", "report.md", "results.json"
+
+_HERE = Path(__file__).parent
+
+
+def write(plan: Plan, results: Mapping[str, TrialResult], folder: Path, *, facts: Mapping[str, str]) -> Path:
+    """Write `report.html`, `report.md` and `results.json` into a folder.
+
+    Args:
+        plan: what was to run.
+        results: what ended, by trial key; a trial that is not there is shown as not run.
+        folder: made if it is not there; files of these names in it are replaced.
+        facts: where the numbers come from (command, tracking URI, versions, machine), printed as they are but for
+            credentials in addresses.
+
+    Returns:
+        The path of the page.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    report = _Report(plan, results, folder, facts)
+    for name, text in ((RESULTS, report.json()), (MARKDOWN, report.markdown()), (HTML, report.html())):
+        (folder / name).write_text(text, encoding="utf-8")
+    return folder / HTML
+
+
+class _Report:
+    """What the three files share."""
+
+    def __init__(self, plan: Plan, results: Mapping[str, TrialResult], folder: Path, facts: Mapping[str, str]) -> None:
+        self.plan, self.results, self.folder = plan, results, folder
+        self.facts = {name: _without_credentials(fact) for name, fact in facts.items()}
+        self.verdict = verdict(plan, results)
+        self.summaries = summarise(plan, results)
+        metrics = dict.fromkeys([plan.sweep.primary_metric, *MAIN_METRICS])
+        compared = {metric: compare(self.summaries, metric) for metric in metrics}
+        self.comparisons = {metric: found for metric, found in compared.items() if found}
+        first, _, rest = plan.sweep.question.strip().partition("\n")
+        self.question = first or plan.sweep.name
+        self.prediction = " ".join(rest.split())
+
+    @property
+    def unfinished(self) -> list[tuple[Trial, TrialResult | None, str]]:
+        """Distinct trials without numbers, and why."""
+        trials = self.plan.distinct.items()
+        found = [(trial, self.results.get(key)) for key, trial in trials]
+        return [(*pair, problem) for pair in found if (problem := describe_problem(pair[1])) is not None]
+
+    def json(self) -> str:
+        plan, sweep = self.plan, self.plan.sweep
+        document = {
+            "schema": SCHEMA,
+            "version": SCHEMA_VERSION,
+            "sweep": {
+                "id": plan.sweep_id,
+                "name": sweep.name,
+                "scale": plan.scale,
+                "question": sweep.question,
+                "primary_metric": sweep.primary_metric,
+                "baseline": label(sweep.baseline),
+                "seeds": list(plan.seeds),
+                "smallest_p": plan.smallest_p,
+            },
+            "verdict": self.verdict,
+            "facts": self.facts,
+            "cells": [_cell(summary) for summary in self.summaries],
+            "trials": [self._trial(trial) for trial in plan.trials],
+            "deltas": [_delta(one) for found in self.comparisons.values() for one in found],
+        }
+        return json.dumps(_finite(document), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+
+    def markdown(self) -> str:
+        primary = self.plan.sweep.primary_metric
+        blocks = [
+            f"# {tables.escape(self.question)}",
+            tables.escape(self.prediction),
+            f"**{tables.escape(self.verdict)}**",
+            tables.markdown(tables.main_table(self.plan, self.results)),
+            f"## Differences from the baseline: {tables.escape(NAMES.get(primary, primary))}",
+            tables.markdown(tables.seeds_table(self.summaries, self.comparisons.get(primary, []), primary)),
+            "## Further metrics",
+            tables.markdown(tables.further_table(self.summaries)),
+            "## Trials that did not finish" if self.unfinished else "",
+            "\n".join(f"- {tables.escape(f'{trial.label}: {why}')}" for trial, _, why in self.unfinished),
+            "## Provenance",
+            "\n".join(f"- {tables.escape(f'{name}: {fact}')}" for name, fact in self.facts.items()),
+        ]
+        return "\n\n".join(filter(None, blocks)) + "\n"
+
+    def html(self) -> str:
+        primary = self.plan.sweep.primary_metric
+        name = NAMES.get(primary, primary)
+        of_primary = self.comparisons.get(primary, [])
+        style, script = ((_HERE / file).read_text(encoding="utf-8") for file in ("report.css", "report.js"))
+        environment = jinja2.Environment(
+            loader=jinja2.FileSystemLoader(_HERE),
+            autoescape=True,
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        environment.filters["minus"] = _with_minus_signs
+        common, varied = _common_config(self.plan)
+        return environment.get_template("report.html.jinja").render(
+            report=self,
+            plan=self.plan,
+            metric_name=name,
+            style=Markup(style),
+            script=Markup(script),
+            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+            main=tables.main_table(self.plan, self.results),
+            seeds=[
+                (NAMES.get(one, one), tables.seeds_table(self.summaries, self.comparisons.get(one, []), one))
+                for one in dict.fromkeys([primary, *self.comparisons])
+            ],
+            further=tables.further_table(self.summaries),
+            values=figures.values_plot(self.summaries, primary, name),
+            differences=figures.differences_plot(self.summaries, of_primary, primary, f"difference in {name}"),
+            curves=figures.learning_curves(self.summaries),
+            usages=figures.usages(self.summaries),
+            hues=figures.hues(self.summaries),
+            examples=examples.sample(self.summaries),
+            num_finished=len(self.plan.distinct) - len(self.unfinished),
+            common_config=common,
+            varied_config=varied,
+            identity=_identity(self.plan),
+            trials=[self._trial(trial) for trial in self.plan.distinct.values()],
+            by_examples=any(one.covers == "examples" for one in of_primary),
+        )
+
+    def _trial(self, trial: Trial) -> dict[str, Any]:
+        result = self.results.get(trial.key)
+        return {
+            "key": trial.key,
+            "cell": label(trial.cell),
+            "seed": trial.seed,
+            "state": "not run" if result is None else result.state,
+            "error": None if result is None or result.error is None else _without_credentials(result.error),
+            "reused": result is not None and result.reused,
+            "folder": None if result is None else Path(os.path.relpath(result.folder, self.folder)).as_posix(),
+            "metrics": {} if result is None else dict(result.metrics),
+            "config": trial.config.model_dump(mode="json"),
+            "identity": dict(trial.identity),
+        }
+
+
+def _cell(summary: CellSummary) -> dict[str, Any]:
+    names = dict.fromkeys(name for _, result in summary.finished for name in result.metrics)
+    intervals = {name: summary.interval(name) for name in names}
+    return {
+        "label": summary.label,
+        "levels": dict(summary.cell),
+        "is_baseline": summary.is_baseline,
+        "same_as": summary.same_as,
+        "is_whole": summary.is_whole,
+        "problems": summary.problems,
+        "metrics": {name: interval._asdict() for name, interval in intervals.items() if interval is not None},
+    }
+
+
+def _delta(comparison: Comparison) -> dict[str, Any]:
+    return {
+        "cell": comparison.summary.label,
+        "metric": comparison.metric,
+        **comparison.delta._asdict(),
+        "by_seed": {str(seed): difference for seed, difference in comparison.by_seed.items()},
+        "p": comparison.p,
+        "p_holm": comparison.p_holm,
+        "covers": comparison.covers,
+    }
+
+
+def _finite(value: Any) -> Any:
+    """The same tree with null for numbers that JSON does not have."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(name): _finite(leaf) for name, leaf in value.items()}
+    return [_finite(leaf) for leaf in value] if isinstance(value, list | tuple) else value
+
+
+def _common_config(plan: Plan) -> tuple[dict[str, Any], list[str]]:
+    """The config fields that all trials share, and the paths of those that vary."""
+    flat = [flatten(trial.config) for trial in plan.trials]
+    common = {path: value for path, value in flat[0].items() if all(other[path] == value for other in flat)}
+    return common, [path for path in flat[0] if path not in common]
+
+
+def _identity(plan: Plan) -> dict[str, list[str]]:
+    """Fingerprints and versions by name, each with the values that occur among the trials."""
+    found: dict[str, dict[str, None]] = {}
+    for trial in plan.trials:
+        for name, value in trial.identity.items():
+            for path, leaf in value.items() if isinstance(value, Mapping) else [("", value)]:
+                found.setdefault(f"{name} {path}".strip(), {})[str(leaf)] = None
+    return {name: list(values) for name, values in found.items()}
+
+
+def _without_credentials(text: str) -> str:
+    return re.sub(r"(?<=://)[^/@\s]+@", "", text)
+
+
+def _with_minus_signs(text: str) -> str:
+    """Typography: a true minus before a number, an arrow for `->`, `to` dashes left alone."""
+    return re.sub(r"(?<![\w.=])-(?=\d)", "\N{MINUS SIGN}", str(text)).replace("->", "\N{RIGHTWARDS ARROW}")

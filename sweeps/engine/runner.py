@@ -1,0 +1,380 @@
+"""Runs a plan: what the ledger lacks goes through Ray Tune; the rest is reused; all of it is recorded and reported."""
+
+import logging
+import os
+import shutil
+import socket
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+from rich.console import Console
+
+from sweeps.engine import provenance
+from sweeps.engine.design import label
+from sweeps.engine.ledger import Entry, Ledger
+from sweeps.engine.plan import Plan, Trial
+from sweeps.engine.progress import View
+from sweeps.engine.results import TrialResult
+from sweeps.engine.trial import Job, supervise
+
+OBJECTIVE = "dev/nll"
+"""What a study records of each trial: never a test metric."""
+_GIB_A_TRIAL = 3.0
+"""Memory that decides how many CPU trials run at once when nobody says; SmolLM2-135M at K = 4 peaks near it."""
+_SUPERVISOR_CPU = 0.01
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What each trial gets, and how many run at once.
+
+    Attributes:
+        workers: Train workers a trial; 0 trains inside the Tune function.
+        cpus_per_worker: None shares this machine's CPUs among the concurrent trials.
+        gpus_per_worker: None is 1 where the machine or cluster has GPUs and 0 elsewhere.
+        concurrency: trials at once; None is as many as fit.
+    """
+
+    workers: int = 1
+    cpus_per_worker: int | None = None
+    gpus_per_worker: float | None = None
+    concurrency: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.workers < 0:
+            raise ValueError(f"--workers {self.workers}: it should be 0 (in process) or more")
+        if self.cpus_per_worker is not None and self.cpus_per_worker < 1:
+            raise ValueError(f"--cpus-per-worker {self.cpus_per_worker}: it should be at least 1")
+        if self.gpus_per_worker is not None and self.gpus_per_worker < 0:
+            raise ValueError(f"--gpus-per-worker {self.gpus_per_worker}: it should be 0 or more")
+        if self.concurrency is not None and self.concurrency < 1:
+            raise ValueError(f"--concurrency {self.concurrency}: it should be at least 1")
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a sweep's files are, all below one output folder."""
+
+    output: Path
+
+    @property
+    def ledger(self) -> str:
+        """URL of the ledger, shared by all sweeps of this output folder."""
+        return f"sqlite:///{self.output / 'ledger.db'}"
+
+    @property
+    def tracking(self) -> str:
+        """Default MLflow store."""
+        return f"sqlite:///{self.output / 'mlflow.db'}"
+
+    @property
+    def artifacts(self) -> str:
+        """Where MLflow keeps files when its store is the default one."""
+        return (self.output / "mlartifacts").as_uri()
+
+    @property
+    def studies(self) -> Path:
+        """Optuna's studies."""
+        return self.output / "optuna.db"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Checkpoints of trials that are running or were interrupted."""
+        return self.output / "checkpoints"
+
+    def trial(self, key: str) -> Path:
+        """A trial's folder."""
+        return self.output / "trials" / key
+
+    def report(self, plan: Plan) -> Path:
+        """The folder of a sweep's report."""
+        return self.output / plan.sweep_id
+
+
+def resolve_device(resources: Resources) -> tuple[str, Resources]:
+    """The device type that trials will run on, with the number of GPUs made plain.
+
+    Raises:
+        ValueError: GPUs are asked for where there is none.
+    """
+    gpus = _cluster_gpus()
+    asked = resources.gpus_per_worker
+    if asked and not gpus:
+        raise ValueError(
+            f"--gpus-per-worker {asked:g}: no GPU was found here; use --gpus-per-worker 0, or run on a machine or "
+            "cluster that has one"
+        )
+    resolved = (1.0 if gpus else 0.0) if asked is None else asked
+    return ("cuda" if resolved else "cpu"), replace(resources, gpus_per_worker=resolved)
+
+
+def _cluster_gpus() -> float:
+    if os.environ.get("RAY_ADDRESS"):
+        with _ray(verbose=False) as cluster:
+            return cluster.get("GPU", 0.0)
+    import torch
+
+    return float(torch.cuda.device_count())
+
+
+def recall(plan: Plan, places: Places) -> dict[str, TrialResult]:
+    """The trials of a plan that have finished before, by key."""
+    entries = Ledger(places.ledger).entries(list(plan.distinct))
+    finished = [entry for entry in entries.values() if entry.state == "finished"]
+    return {entry.key: replace(result_of(entry, places), reused=True) for entry in finished}
+
+
+def forget(plan: Plan, places: Places) -> None:
+    """Drop the results of a plan's trials, for `--rerun`; those that another driver is running stay."""
+    ledger = Ledger(places.ledger)
+    ledger.forget(list(plan.distinct))
+    left = ledger.entries(list(plan.distinct))
+    for key in plan.distinct:
+        if key not in left:
+            shutil.rmtree(places.trial(key), ignore_errors=True)
+            shutil.rmtree(places.checkpoints / key, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run of a sweep ended.
+
+    Attributes:
+        results: how each distinct trial ended, by key.
+        report: the HTML file.
+        interrupted: Ctrl-C came; the trials without a result wait for the next run.
+        undelivered: what MLflow has not got yet; the next run of the sweep delivers it.
+    """
+
+    results: dict[str, TrialResult]
+    report: Path
+    interrupted: bool
+    undelivered: tuple[str, ...]
+
+
+def execute(
+    plan: Plan, *, resources: Resources, places: Places, tracking_uri: str, console: Console, verbose: bool = False
+) -> Outcome:
+    """Run what the ledger lacks, project all of it to MLflow, and write the report.
+
+    Args:
+        plan: the sweep.
+        resources: from `resolve_device`.
+        places: where files go.
+        tracking_uri: of MLflow, checked before.
+        console: where progress is shown.
+        verbose: let Ray, Tune and transformers say what they do.
+
+    Raises:
+        ValueError: the machine or cluster can never hold one trial.
+    """
+    from sweeps.engine import report, tracking
+    from sweeps.engine.watching import Watcher
+
+    ledger = Ledger(places.ledger)
+    found = recall(plan, places)
+    # The dearest first: the trials that end last are then short, and no core waits long.
+    pending = sorted((t for key, t in plan.distinct.items() if key not in found), key=_cost, reverse=True)
+    owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+    artifacts = places.artifacts if tracking_uri == places.tracking else None
+    facts = {**provenance.facts(), "tracking": tracking.redact(tracking_uri)}
+    tracker = tracking.Tracker(tracking_uri, plan=plan, artifacts=artifacts, facts=facts, ledger=ledger)
+    with tracker:
+        with View(console, title=plan.sweep_id, trials=list(plan.distinct.values())) as view:
+            for key, result in found.items():
+                view.end(key, "reused")
+                tracker.finish(plan.distinct[key], result)
+            if pending:
+                jobs = [
+                    (trial, _job(trial, plan, places, resources, owner=owner, verbose=verbose)) for trial in pending
+                ]
+                watcher = Watcher(plan, places, ledger, view, tracker)
+                _tune(plan, jobs, resources, places, watcher=watcher, verbose=verbose)
+                for trial in pending:
+                    ledger.release(trial.key, owner=owner)
+        results = found | _results(ledger.entries([trial.key for trial in pending]), places)
+        for trial in pending:
+            if trial.key in results and results[trial.key].state == "interrupted":
+                tracker.finish(trial, results[trial.key])
+        interrupted = any(trial.key not in results or results[trial.key].state == "interrupted" for trial in pending)
+        page = report.write(plan, results, places.report(plan), facts=facts)
+        if not interrupted:
+            tracker.summarise(places.report(plan), _summary(plan, results))
+        undelivered = tracker.close(timeout=60)
+    return Outcome(results, page, interrupted, undelivered)
+
+
+def _results(entries: Mapping[str, Entry], places: Places) -> dict[str, TrialResult]:
+    return {key: result_of(entry, places) for key, entry in entries.items()}
+
+
+def result_of(entry: Entry, places: Places) -> TrialResult:
+    """What the ledger says of a trial that nobody runs any more."""
+    state = "interrupted" if entry.state == "running" else entry.state
+    return TrialResult(entry.key, state, entry.metrics, places.trial(entry.key), error=entry.error)
+
+
+def _summary(plan: Plan, results: Mapping[str, TrialResult]) -> dict[str, float]:
+    """The primary metric of each cell, averaged over its seeds where all of them finished."""
+    summary = {"trials/finished": float(sum(result.state == "finished" for result in results.values()))}
+    for cell in plan.cells:
+        keys = [trial.key for trial in plan.trials if trial.cell == cell]
+        values = [
+            results[key].metrics[plan.sweep.primary_metric]
+            for key in keys
+            if key in results and results[key].state == "finished"
+        ]
+        if len(values) == len(keys):
+            summary[f"{plan.sweep.primary_metric}/{label(cell)}".replace("=", " ")] = sum(values) / len(values)
+    return summary
+
+
+def _cost(trial: Trial) -> float:
+    """Relative price of a trial: rows through the backbone."""
+    optim = trial.config.optim
+    return float(trial.config.prompts.num_prompts * optim.batch_size * (optim.max_steps or 1) * optim.epochs)
+
+
+def _job(trial: Trial, plan: Plan, places: Places, resources: Resources, *, owner: str, verbose: bool) -> Job:
+    assert resources.cpus_per_worker is not None
+    assert resources.gpus_per_worker is not None
+    return Job(
+        key=trial.key,
+        config=trial.config.model_dump(),
+        environment={
+            "key": trial.key,
+            "sweep": plan.sweep_id,
+            "cell": trial.cell,
+            "identity": dict(trial.identity),
+            "facts": provenance.facts(),
+        },
+        code_diff=provenance.code_diff(),
+        folder=str(places.trial(trial.key)),
+        storage=str(places.checkpoints),
+        ledger=places.ledger,
+        owner=owner,
+        workers=resources.workers,
+        cpus_per_worker=resources.cpus_per_worker,
+        gpus_per_worker=resources.gpus_per_worker,
+        verbose=verbose,
+    )
+
+
+def fit_resources(resources: Resources, *, num_trials: int) -> Resources:
+    """Fill in what was left open: how many trials at once, and how many CPUs each of their workers gets.
+
+    Small CPU trials run side by side on a thread each, since two processes use two cores better than one does.
+    """
+    cores = os.cpu_count() or 1
+    workers = max(1, resources.workers)
+    by_cpu = cores // (workers * (resources.cpus_per_worker or 1))
+    by_gpu = _cluster_gpus() / (workers * resources.gpus_per_worker) if resources.gpus_per_worker else by_cpu
+    by_memory = psutil.virtual_memory().available / 2**30 / (_GIB_A_TRIAL * workers)
+    room = max(1, int(min(by_cpu, by_gpu, by_memory, num_trials)))
+    concurrency = resources.concurrency or room
+    cpus = resources.cpus_per_worker or max(1, cores // (concurrency * workers))
+    return replace(resources, concurrency=concurrency, cpus_per_worker=cpus)
+
+
+def _tune(
+    plan: Plan,
+    jobs: Sequence[tuple[Trial, Job]],
+    resources: Resources,
+    places: Places,
+    *,
+    watcher: Any,
+    verbose: bool,
+) -> None:
+    """Hand the jobs to Ray Tune and come back when all ended, or after Ctrl-C."""
+    with _ray(verbose=verbose) as cluster:
+        _refuse_impossible(resources, cluster)
+        from ray import tune
+
+        from sweeps.engine.search import PlannedSearch
+
+        in_process = resources.workers == 0
+        share = {"CPU": float(resources.cpus_per_worker or 1), "GPU": resources.gpus_per_worker or 0.0}
+        bundle = share if in_process else {"CPU": _SUPERVISOR_CPU}
+        tuner = tune.Tuner(
+            tune.with_resources(supervise, tune.PlacementGroupFactory([bundle])),
+            tune_config=tune.TuneConfig(
+                search_alg=PlannedSearch(plan, jobs, metric=OBJECTIVE, storage=places.studies),
+                num_samples=len(jobs),
+                max_concurrent_trials=resources.concurrency,
+                reuse_actors=in_process,  # with Train trials it was seen to deadlock
+            ),
+            run_config=tune.RunConfig(
+                name=plan.sweep_id, storage_path=str(places.output / "tune"), callbacks=[watcher], verbose=0
+            ),
+        )
+        tuner.fit()
+
+
+def _refuse_impossible(resources: Resources, cluster: Mapping[str, float]) -> None:
+    """Ray would wait for ever for resources that nobody has."""
+    workers = max(1, resources.workers)
+    supervisor = 0.0 if resources.workers == 0 else _SUPERVISOR_CPU
+    needed = {
+        "CPU": workers * (resources.cpus_per_worker or 1) + supervisor,
+        "GPU": workers * (resources.gpus_per_worker or 0.0),
+    }
+    for name, amount in needed.items():
+        if amount > cluster.get(name, 0.0):
+            raise ValueError(
+                f"one trial needs {amount:g} {name}s ({workers} workers and its supervisor) and there are "
+                f"{cluster.get(name, 0.0):g}: use fewer --workers, --cpus-per-worker or --gpus-per-worker"
+            )
+
+
+@contextmanager
+def _ray(*, verbose: bool) -> Iterator[dict[str, float]]:
+    """A Ray runtime: the one already connected, the cluster at RAY_ADDRESS, or a local one for the block."""
+    quiet = (
+        {}
+        if verbose
+        else {
+            "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+            "TRANSFORMERS_VERBOSITY": "error",
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+            "TQDM_DISABLE": "1",
+        }
+    )
+    # Polling Train workers ten times as often as the default takes seconds off every trial.
+    shared = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2", "TOKENIZERS_PARALLELISM": "false", **quiet}
+    os.environ.update(
+        {
+            "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+            "RAY_AIR_NEW_OUTPUT": "0",
+            "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+            "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+        }
+    )
+    import ray
+
+    if ray.is_initialized():
+        yield ray.cluster_resources()
+        return
+    address = os.environ.get("RAY_ADDRESS")
+    # A CPU beyond the machine's own for the trials' supervisors, which only wait.
+    local = {} if address else {"num_cpus": (os.cpu_count() or 1) + 1, "include_dashboard": True}
+    ray.init(
+        address=address or "local",
+        log_to_driver=verbose,
+        logging_level=logging.INFO if verbose else logging.ERROR,
+        runtime_env={"env_vars": shared},
+        **local,
+    )
+    token = Path.home() / ".ray" / "auth_token"
+    if token.is_file():
+        token.chmod(0o600)
+    if not verbose:
+        logging.getLogger("ray").setLevel(logging.ERROR)
+    try:
+        yield ray.cluster_resources()
+    finally:
+        ray.shutdown()

@@ -1,0 +1,294 @@
+"""The tables of a report, each made once and shown in a terminal, in Markdown and in HTML."""
+
+import math
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from rich import box
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from sweeps.engine.findings import CellSummary, Comparison, is_number, summarise
+from sweeps.engine.plan import Plan
+from sweeps.engine.results import TrialResult
+from sweeps.engine.verdict import NAMES
+
+ABSENT = "-"
+BASELINE = "baseline"
+MAIN_METRICS = ("test/nll", "test/f1", "test/bleu", "test/rouge_l", "test/dist_avg", "test/bert_f1")
+"""Metrics in which every cell is compared with the baseline, beside the sweep's primary one."""
+
+_LONGEST_NOTE = 72
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What one place of a table says.
+
+    Attributes:
+        text: the number or words.
+        detail: smaller, beneath: an interval, a sample size.
+        value: to sort by; None sorts last.
+    """
+
+    text: str
+    detail: str = ""
+    value: float | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table.
+
+    Attributes:
+        label: what it is about.
+        entries: one a column.
+        notes: beside the label: the baseline, a failure.
+        is_baseline: the others are compared with it.
+        is_reference: not a cell: the human replies.
+    """
+
+    label: str
+    entries: tuple[Entry, ...]
+    notes: tuple[str, ...] = ()
+    is_baseline: bool = False
+    is_reference: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: the title of the labels, those of the other columns, and the rows."""
+
+    about: str
+    titles: tuple[str, ...]
+    rows: tuple[Row, ...] = field(default=())
+
+    @property
+    def cell_rows(self) -> list[Row]:
+        """The rows that can be sorted."""
+        return [row for row in self.rows if not row.is_reference]
+
+    @property
+    def reference_rows(self) -> list[Row]:
+        """The rows that stay below."""
+        return [row for row in self.rows if row.is_reference]
+
+
+def number(value: float | None, decimals: int, *, sign: bool = False) -> str:
+    """A number for people, a dash where there is none, `nan` where it is not one."""
+    if value is None:
+        return ABSENT
+    return format(value, f"{'+' if sign else ''},.{decimals}f") if math.isfinite(value) else str(value)
+
+
+def decimals_of(metric: str) -> int:
+    """How many decimals a metric is shown with."""
+    return 3 if metric.endswith(("nll", "nll_start", "entropy")) else 2
+
+
+def interval_text(low: float, high: float, decimals: int, *, sign: bool = False) -> str:
+    """`[low, high]`, or nothing where there is no interval."""
+    if not (is_number(low) and is_number(high)):
+        return ""
+    return f"[{number(low, decimals, sign=sign)}, {number(high, decimals, sign=sign)}]"
+
+
+def main_table(plan: Plan, results: Mapping[str, TrialResult]) -> Table:
+    """One row a cell, means over seeds, and the human replies below."""
+    summaries = summarise(plan, results)
+    columns: dict[str, Callable[[CellSummary], Entry]] = {
+        "seeds": _seeds,
+        "steps": _metric("train/steps", 0),
+        "NLL": _metric("test/nll", with_interval=True),
+        "dev NLL": _dev_nll,
+        "F1": _metric("test/f1"),
+        "BLEU": _metric("test/bleu"),
+        "ROUGE-L": _metric("test/rouge_l"),
+        "DIST_AVG": _dist,
+        "prompts": _prompts_used,
+        "seconds": _metric("seconds", 0),
+    }
+    primary = plan.sweep.primary_metric
+    if primary not in {"test/nll", "dev/nll", "test/f1", "test/bleu", "test/rouge_l", "test/dist_avg"}:
+        columns = {NAMES.get(primary, primary): _metric(primary, with_interval=True), **columns}
+    rows = [_row(summary, list(columns.values())) for summary in summaries]
+    return Table("cell", tuple(columns), (*rows, *_human_rows(summaries, list(columns))))
+
+
+def further_table(summaries: Sequence[CellSummary]) -> Table:
+    """What the main table leaves out: other metrics, uncut replies and routing; only what some cell has."""
+    columns = {
+        "least-NLL prompt (a bound)": ("test/oracle_nll", 3),
+        "LM agrees, %": ("test/lm_agreement", 1),
+        "usage entropy, nats": ("test/usage_entropy", 3),
+        "ROUGE-1": ("test/rouge_1", 2),
+        "ROUGE-2": ("test/rouge_2", 2),
+        "BERT F1": ("test/bert_f1", 2),
+        "DIST-1": ("test/dist_1", 2),
+        "DIST-2": ("test/dist_2", 2),
+        "cut, %": ("test/share_cut", 1),
+        "uncut F1": ("raw/f1", 2),
+        "uncut BLEU": ("raw/bleu", 2),
+        "uncut ROUGE-L": ("raw/rouge_l", 2),
+        "uncut DIST_AVG": ("raw/dist_avg", 2),
+        "uncut length": ("raw/mean_length", 1),
+        "trained parameters": ("trainable_parameters", 0),
+    }
+    known = {metric for summary in summaries for _, result in summary.finished for metric in result.metrics}
+    shown = {title: (metric, decimals) for title, (metric, decimals) in columns.items() if metric in known}
+    make = [_metric(metric, decimals) for metric, decimals in shown.values()]
+    return Table("cell", tuple(shown), tuple(_row(summary, make) for summary in summaries))
+
+
+def seeds_table(summaries: Sequence[CellSummary], comparisons: Sequence[Comparison], metric: str) -> Table:
+    """Every seed of a metric, its mean, and the paired difference from the baseline."""
+    seeds = [trial.seed for trial in summaries[0].trials]
+    decimals = decimals_of(metric)
+    by_cell = {id(comparison.summary): comparison for comparison in comparisons}
+    rows = []
+    for summary in summaries:
+        by_seed, interval = summary.by_seed(metric), summary.interval(metric)
+        entries = [Entry(number(by_seed.get(seed), decimals), value=by_seed.get(seed)) for seed in seeds]
+        if len(seeds) > 1:
+            mean = None if interval is None else interval.mean
+            detail = interval_text(interval.low, interval.high, decimals) if interval is not None else ""
+            entries.append(Entry(number(mean, decimals), detail, mean))
+        entries += _difference(by_cell.get(id(summary)), decimals, several=len(seeds) > 1)
+        rows.append(_row(summary, [], entries))
+    statistics = ("mean", "difference", "p", "Holm p") if len(seeds) > 1 else ("difference",)
+    return Table("cell", (*(f"seed {seed}" for seed in seeds), *statistics), tuple(rows))
+
+
+def terminal_table(plan: Plan, results: Mapping[str, TrialResult]) -> RichTable:
+    """The main table for a terminal of 110 columns or more, clear in plain text too."""
+    table = main_table(plan, results)
+    several = "; [95% t interval over seeds]" if len(plan.seeds) > 1 else ""
+    rich = RichTable(
+        title=Text(f"{plan.sweep.name}, {plan.scale} scale"),
+        caption=Text(
+            f"NLL in nats a token{several}; dev NLL at the start -> best; DIST_AVG falls with n: its target is the "
+            "human replies' at the same n, not the maximum"
+        ),
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=0,
+        title_justify="left",
+        caption_justify="left",
+    )
+    rich.add_column(Text(table.about), min_width=12, max_width=30, overflow="fold")
+    for title in table.titles:
+        rich.add_column(Text(title), justify="right", no_wrap=True)
+    for row in table.cell_rows:
+        rich.add_row(*_terminal_row(row))
+    rich.add_section()
+    for row in table.reference_rows:
+        rich.add_row(*_terminal_row(row), style="italic")
+    return rich
+
+
+def markdown(table: Table) -> str:
+    """A table in GitHub's Markdown, with what others wrote escaped."""
+    lines = [[table.about, *table.titles], ["---", *("---:" for _ in table.titles)]]
+    for row in table.rows:
+        label = "; ".join([row.label, *row.notes])
+        lines.append([escape(label), *(escape(f"{one.text} {one.detail}".strip()) for one in row.entries)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def escape(text: str) -> str:
+    """Text as Markdown shows it literally, on one line."""
+    for character in "\\`*_[]<>|#~!&":
+        text = text.replace(character, f"\\{character}" if character not in "<>&" else f"&#{ord(character)};")
+    return " ".join(text.split())
+
+
+def _terminal_row(row: Row) -> list[Text]:
+    label = Text(row.label, style="bold" if row.is_baseline else "")
+    for note in row.notes:
+        label.append(
+            f"\n{textwrap.shorten(note, _LONGEST_NOTE, placeholder=' ...')}", style="dim" if note == BASELINE else "red"
+        )
+    details = [
+        Text(entry.text).append(f"\n{entry.detail}" if entry.detail else "", style="dim") for entry in row.entries
+    ]
+    return [label, *details]
+
+
+def _row(
+    summary: CellSummary, columns: Sequence[Callable[[CellSummary], Entry]], entries: Sequence[Entry] | None = None
+) -> Row:
+    notes = [*([BASELINE] if summary.is_baseline else []), *summary.problems]
+    if summary.same_as is not None:
+        notes.append(f"the same trials as {summary.same_as}")
+    made = [column(summary) for column in columns] if entries is None else entries
+    return Row(summary.label, tuple(made), tuple(notes), summary.is_baseline)
+
+
+def _metric(metric: str, decimals: int | None = None, *, with_interval: bool = False) -> Callable[[CellSummary], Entry]:
+    places = decimals_of(metric) if decimals is None else decimals
+
+    def entry(summary: CellSummary) -> Entry:
+        interval = summary.interval(metric)
+        if interval is None:
+            return Entry(ABSENT)
+        detail = interval_text(interval.low, interval.high, places) if with_interval else ""
+        return Entry(number(interval.mean, places), detail, interval.mean)
+
+    return entry
+
+
+def _seeds(summary: CellSummary) -> Entry:
+    planned, finished = len(summary.trials), len(summary.finished)
+    return Entry(str(planned) if summary.is_whole else f"{finished}/{planned}", value=finished)
+
+
+def _dev_nll(summary: CellSummary) -> Entry:
+    start, best = summary.mean("dev/nll_start"), summary.mean("dev/nll")
+    return Entry(f"{number(start, 3)} -> {number(best, 3)}" if best is not None else ABSENT, value=best)
+
+
+def _dist(summary: CellSummary) -> Entry:
+    return _dist_entry({name: summary.mean(f"test/{name}") for name in ("dist_avg", "num_responses", "mean_length")})
+
+
+def _dist_entry(of: Mapping[str, float | None]) -> Entry:
+    if of["dist_avg"] is None:
+        return Entry(ABSENT)
+    detail = f"n={number(of['num_responses'], 0)} len={number(of['mean_length'], 1)}"
+    return Entry(number(of["dist_avg"], 2), detail, of["dist_avg"])
+
+
+def _prompts_used(summary: CellSummary) -> Entry:
+    used = summary.mean("test/prompts_used")
+    if used is None:
+        return Entry(ABSENT)
+    return Entry(f"{used:.3g}/{summary.trials[0].config.prompts.num_prompts}", value=used)
+
+
+def _human_rows(summaries: Sequence[CellSummary], titles: Sequence[str]) -> list[Row]:
+    """The human replies, once for each n at which some cell was scored."""
+    at_n: dict[float, Entry] = {}
+    for summary in summaries:
+        n = summary.mean("test/num_responses")
+        if n is not None and n not in at_n:
+            of = {name: summary.mean(f"human/{name}") for name in ("dist_avg", "mean_length")}
+            at_n[n] = _dist_entry({**of, "num_responses": n})
+    return [
+        Row("human replies", tuple(entry if title == "DIST_AVG" else Entry("") for title in titles), is_reference=True)
+        for entry in at_n.values()
+        if entry.value is not None
+    ]
+
+
+def _difference(comparison: Comparison | None, decimals: int, *, several: bool) -> list[Entry]:
+    if comparison is None:
+        return [Entry(ABSENT)] * (3 if several else 1)
+    delta = comparison.delta
+    difference = Entry(
+        number(delta.mean, decimals, sign=True), interval_text(delta.low, delta.high, decimals, sign=True), delta.mean
+    )
+    if not several:
+        return [difference]
+    return [difference, *(Entry(f"{p:.3g}", value=p) for p in (comparison.p, comparison.p_holm))]

