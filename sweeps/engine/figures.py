@@ -15,7 +15,7 @@ from sweeps.engine.tables import decimals_of, number
 
 WIDTH = 520
 _RIGHT, _TOP, _ROW, _AXIS = 18, 14, 30, 44
-_CHARACTER = 7.0
+_CHARACTER = 7.6
 _LONGEST_LABEL = 26
 _FIRST_HUE, _LAST_HUE = 262, 28
 _MOST_TURNS = 12
@@ -88,6 +88,7 @@ class Usage:
     """How often a trial chose each prompt, by turn: `shares[prompt][turn]`, with the responses of each turn."""
 
     label: str
+    is_first: bool
     turns: tuple[str, ...]
     counts: tuple[int, ...]
     shares: tuple[tuple[float, ...], ...]
@@ -232,25 +233,27 @@ def read_dev_nll(folder: Path) -> list[tuple[float, float]]:
 def usages(summaries: Sequence[CellSummary]) -> list[Usage]:
     """How often each finished trial with several prompts chose each of them, by turn.
 
-    Trials are not pooled: prompt k of one seed has nothing in common with prompt k of another.
+    Trials are not pooled: prompt k of one seed has nothing in common with prompt k of another. `is_first` marks the
+    first seed of its cell.
     """
     found = []
     for summary in summaries:
-        for trial, result in summary.finished if summary.same_as is None else []:
+        for position, (trial, result) in enumerate(summary.finished if summary.same_as is None else []):
             num_prompts = trial.config.prompts.num_prompts
             rows = read_predictions(result, ["turn", "prompt"]) if num_prompts > 1 else None
             if rows:
                 chosen = [(min(int(row["turn"]), _MOST_TURNS - 1), int(row["prompt"])) for row in rows]
-                found.append(_usage(trial.label, chosen, num_prompts))
+                found.append(_usage(trial.label, chosen, num_prompts, is_first=position == 0))
     return found
 
 
-def _usage(label: str, chosen: Sequence[tuple[int, int]], num_prompts: int) -> Usage:
+def _usage(label: str, chosen: Sequence[tuple[int, int]], num_prompts: int, *, is_first: bool) -> Usage:
     of_turn = Counter(turn for turn, _ in chosen)
     of_both = Counter(chosen)
     turns = sorted(of_turn)
     return Usage(
         label=label,
+        is_first=is_first,
         turns=tuple(f"{turn + 1}+" if turn == _MOST_TURNS - 1 else str(turn + 1) for turn in turns),
         counts=tuple(of_turn[turn] for turn in turns),
         shares=tuple(tuple(of_both[turn, prompt] / of_turn[turn] for turn in turns) for prompt in range(num_prompts)),

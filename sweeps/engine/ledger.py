@@ -201,8 +201,9 @@ class Claim:
                 if not self._ledger.heartbeat(self._key, owner=self._owner):
                     self._lost.set()
                     return
-            except sa.exc.DBAPIError as error:  # the claim stands until the lease ends: a later beat may get through
-                logger.warning("ledger: no heartbeat for trial %s: %s", self._key, error.orig)
+            except sa.exc.SQLAlchemyError as error:  # the claim outlives some beats: a later one may get through
+                reason = getattr(error, "orig", error)
+                logger.warning("ledger: no heartbeat for trial %s: %s", self._key, reason)
 
 
 @contextmanager

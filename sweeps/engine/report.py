@@ -121,8 +121,10 @@ class _Report:
             tables.markdown(tables.main_table(self.plan, self.results)),
             f"## Differences from the baseline: {tables.escape(NAMES.get(primary, primary))}",
             tables.markdown(tables.seeds_table(self.summaries, self.comparisons.get(primary, []), primary)),
-            "## Further metrics",
-            tables.markdown(tables.further_table(self.summaries)),
+            *(
+                f"## {heading}\n\n{tables.markdown(of)}"
+                for heading, of in tables.further_tables(self.summaries).items()
+            ),
             "## Trials that did not finish" if self.unfinished else "",
             "\n".join(f"- {tables.escape(f'{trial.label}: {why}')}" for trial, _, why in self.unfinished),
             "## Provenance",
@@ -156,7 +158,7 @@ class _Report:
                 (NAMES.get(one, one), tables.seeds_table(self.summaries, self.comparisons.get(one, []), one))
                 for one in dict.fromkeys([primary, *self.comparisons])
             ],
-            further=tables.further_table(self.summaries),
+            further=tables.further_tables(self.summaries),
             values=figures.values_plot(self.summaries, primary, name),
             differences=figures.differences_plot(self.summaries, of_primary, primary, f"difference in {name}"),
             curves=figures.learning_curves(self.summaries),
@@ -244,5 +246,5 @@ def _without_credentials(text: str) -> str:
 
 
 def _with_minus_signs(text: str) -> str:
-    """Typography: a true minus before a number, an arrow for `->`, `to` dashes left alone."""
+    """Text as it is set on a page: a true minus before a number, and an arrow for `->`."""
     return re.sub(r"(?<![\w.=])-(?=\d)", "\N{MINUS SIGN}", str(text)).replace("->", "\N{RIGHTWARDS ARROW}")

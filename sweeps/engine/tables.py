@@ -116,29 +116,37 @@ def main_table(plan: Plan, results: Mapping[str, TrialResult]) -> Table:
     return Table("cell", tuple(columns), (*rows, *_human_rows(summaries, list(columns))))
 
 
-def further_table(summaries: Sequence[CellSummary]) -> Table:
-    """What the main table leaves out: other metrics, uncut replies and routing; only what some cell has."""
-    columns = {
-        "least-NLL prompt (a bound)": ("test/oracle_nll", 3),
-        "LM agrees, %": ("test/lm_agreement", 1),
-        "usage entropy, nats": ("test/usage_entropy", 3),
-        "ROUGE-1": ("test/rouge_1", 2),
-        "ROUGE-2": ("test/rouge_2", 2),
-        "BERT F1": ("test/bert_f1", 2),
-        "DIST-1": ("test/dist_1", 2),
-        "DIST-2": ("test/dist_2", 2),
-        "cut, %": ("test/share_cut", 1),
-        "uncut F1": ("raw/f1", 2),
-        "uncut BLEU": ("raw/bleu", 2),
-        "uncut ROUGE-L": ("raw/rouge_l", 2),
-        "uncut DIST_AVG": ("raw/dist_avg", 2),
-        "uncut length": ("raw/mean_length", 1),
-        "trained parameters": ("trainable_parameters", 0),
+def further_tables(summaries: Sequence[CellSummary]) -> dict[str, Table]:
+    """What the main table leaves out, by heading: only what some cell has."""
+    headings: dict[str, dict[str, tuple[str, int]]] = {
+        "Routing and further metrics": {
+            "least-NLL prompt": ("test/oracle_nll", 3),
+            "LM agrees, %": ("test/lm_agreement", 1),
+            "usage entropy": ("test/usage_entropy", 3),
+            "ROUGE-1": ("test/rouge_1", 2),
+            "ROUGE-2": ("test/rouge_2", 2),
+            "BERT F1": ("test/bert_f1", 2),
+            "DIST-1": ("test/dist_1", 2),
+            "DIST-2": ("test/dist_2", 2),
+            "trained parameters": ("trainable_parameters", 0),
+        },
+        "Uncut replies": {
+            "shortened by the cut, %": ("test/share_cut", 1),
+            "F1": ("raw/f1", 2),
+            "BLEU": ("raw/bleu", 2),
+            "ROUGE-L": ("raw/rouge_l", 2),
+            "DIST_AVG": ("raw/dist_avg", 2),
+            "mean length": ("raw/mean_length", 1),
+        },
     }
     known = {metric for summary in summaries for _, result in summary.finished for metric in result.metrics}
-    shown = {title: (metric, decimals) for title, (metric, decimals) in columns.items() if metric in known}
-    make = [_metric(metric, decimals) for metric, decimals in shown.values()]
-    return Table("cell", tuple(shown), tuple(_row(summary, make) for summary in summaries))
+    found = {}
+    for heading, columns in headings.items():
+        shown = {title: (metric, decimals) for title, (metric, decimals) in columns.items() if metric in known}
+        make = [_metric(metric, decimals) for metric, decimals in shown.values()]
+        if shown:
+            found[heading] = Table("cell", tuple(shown), tuple(_row(summary, make) for summary in summaries))
+    return found
 
 
 def seeds_table(summaries: Sequence[CellSummary], comparisons: Sequence[Comparison], metric: str) -> Table:
@@ -291,4 +299,8 @@ def _difference(comparison: Comparison | None, decimals: int, *, several: bool) 
     )
     if not several:
         return [difference]
-    return [difference, *(Entry(f"{p:.3g}", value=p) for p in (comparison.p, comparison.p_holm))]
+    return [difference, _p(comparison.p), _p(comparison.p_holm)]
+
+
+def _p(value: float) -> Entry:
+    return Entry(f"{value:.1e}" if value < 0.001 else f"{value:.3f}", value=value)

@@ -115,6 +115,7 @@ class Tracker:
         self._trials = plan.distinct
         self._waiting: defaultdict[str, list[_Moment]] = defaultdict(list)
         self._ended = False
+        self._missing: tuple[str, ...] | None = None
         # The next four are the delivering thread's own.
         self._client: Any = None
         self._experiment_id = ""
@@ -159,7 +160,7 @@ class Tracker:
         self._outbox.add("the report", partial(self._summarise, folder, dict(metrics), _now()))
 
     def close(self, timeout: float = 30.0) -> tuple[str, ...]:
-        """Deliver the rest; the parent of a sweep that was not summarised is KILLED.
+        """Deliver the rest, once; the parent of a sweep that was not summarised is KILLED.
 
         Args:
             timeout: seconds to wait at most.
@@ -167,10 +168,11 @@ class Tracker:
         Returns:
             What did not arrive, in words, which is also logged. The next run of the sweep delivers it.
         """
+        if self._missing is not None:
+            return self._missing
         if not self._ended:
-            self._ended = True
             self._outbox.add("the end of the sweep", partial(self._end_sweep, "KILLED", _now()))
-        missing = self._outbox.close(timeout)
+        self._missing = missing = self._outbox.close(timeout)
         if missing:
             logger.warning(
                 "MLflow at %s did not get %s (%d in all): running the sweep again delivers it",
