@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from spt_core.config import PRECISIONS, BackboneConfig
 
 BUNDLED_SMOLLM2 = "bundled:smollm2-135m"
+_HUB_SECONDS = 10.0
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -74,21 +75,30 @@ def resolve(config: BackboneConfig) -> Source:
         if not (Path(name) / "config.json").is_file():
             raise ValueError(f"backbone.name = {name!r}: this folder has no config.json, so it is not a model")
         return Source(str(Path(name).resolve()), None, _folder_digest(Path(name)))
-    return Source(name, config.revision, _hub_commit(name, config.revision))
+    commit = _hub_commit(name, config.revision)
+    return Source(name, commit, commit)
 
 
+@functools.lru_cache(maxsize=16)
 def _hub_commit(name: str, revision: str | None) -> str:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.file_download import REGEX_COMMIT_HASH
+    """The commit that a Hub id stands for now; where the Hub is out of reach, the one in the cache."""
+    from huggingface_hub import HfApi, hf_hub_download, try_to_load_from_cache
 
     try:
-        path = Path(hf_hub_download(name, "config.json", revision=revision))
+        # The information is asked for once. A download would try half a minute to reach a Hub that is not there.
+        commit = HfApi().model_info(name, revision=revision, timeout=_HUB_SECONDS).sha
+        hf_hub_download(name, "config.json", revision=commit)  # refused here, not in a worker, if it is not for us
+        return str(commit)
     except Exception as error:  # the hub raises a family of its own, requests' and httpx's errors
-        raise ValueError(
-            f"backbone.name = {name!r}: no folder of that name, and the Hub did not give it "
-            f"({type(error).__name__}). Use a folder, {BUNDLED_SMOLLM2!r}, or a Hub id that this machine can reach"
-        ) from None
-    return next((part for part in reversed(path.parts) if REGEX_COMMIT_HASH.match(part)), path.parent.name)
+        reason = type(error).__name__
+    with contextlib.suppress(ValueError):  # no Hub id at all
+        cached = try_to_load_from_cache(name, "config.json", revision=revision)
+        if isinstance(cached, str):
+            return Path(cached).parent.name
+    raise ValueError(
+        f"backbone.name = {name!r}: no folder of that name, and the Hub did not give it ({reason}). Use a folder, "
+        f"{BUNDLED_SMOLLM2!r}, or a Hub id that this machine can reach"
+    )
 
 
 def _folder_digest(folder: Path) -> str:

@@ -98,8 +98,10 @@ def fusion_loss(token_logp_BKR: Tensor, mask_BR: Tensor) -> Tensor:
         Mean over the tokens that count, a scalar in nats.
     """
     num_prompts = token_logp_BKR.shape[1]
-    fused_logp_BR = token_logp_BKR.logsumexp(dim=1) - math.log(num_prompts)
-    return -torch.where(mask_BR > 0, fused_logp_BR, 0).sum() / mask_BR.sum()
+    # Masked before the logsumexp, whose gradient at minus infinity (padding may hold it) would be NaN.
+    counted_BKR = torch.where(mask_BR.unsqueeze(1) > 0, token_logp_BKR, 0)
+    fused_logp_BR = counted_BKR.logsumexp(dim=1) - math.log(num_prompts)
+    return -(fused_logp_BR * mask_BR).sum() / mask_BR.sum()
 
 
 class Scores(NamedTuple):

@@ -41,11 +41,12 @@ SCALES: dict[str, Scale] = {
     "demo": Scale(
         "minutes on two cores: fewer cells, one seed, few steps",
         {
-            "optim.max_steps": 32,
-            "data.max_dev_responses": 48,
-            "data.max_test_responses": 96,
+            "optim.max_steps": 24,
+            "optim.batch_size": 4,
+            "data.max_dev_responses": 32,
+            "data.max_test_responses": 64,
             "data.max_tokens": 192,
-            "evaluation.every_steps": 8,
+            "evaluation.every_steps": 6,
         },
         seeds=1,
     ),

