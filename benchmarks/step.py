@@ -1,0 +1,152 @@
+"""One optimisation step against the released code's schedule, of equal mathematics, in the same run.
+
+The reference is that schedule as our own plain code: K separate forwards of the whole sequence, every sequence padded
+to 512 tokens, logits at every position, float32. Ours is `spt_core.training.backward`. Both take the gradient of
+the same objective on the same batch, and both losses are compared.
+
+    python -m benchmarks.step --train dialogues.txt --json
+"""
+
+import json
+import statistics
+import time
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+import typer
+from torch import Tensor
+
+from spt_core import backbone as backbones
+from spt_core import recipes
+from spt_core.backbone import positions
+from spt_core.batching import Batch, collate, epoch_batches
+from spt_core.config import TrialConfig
+from spt_core.losses import Scores, objective
+from spt_core.model import SelectivePromptModel, activate, build
+from spt_core.text_similarity import bleu_matrix
+from spt_core.training import backward, load_splits
+
+RELEASED_LENGTH = 512
+
+
+def released_schedule(model: SelectivePromptModel, batch: Batch, *, config: TrialConfig) -> float:
+    """The gradient of the objective by the released schedule; returns the total loss.
+
+    The text is padded to 512 tokens between the context's padding and its BOS, and the soft prompt stands before it.
+    """
+    text_BT = F.pad(batch.token_ids_BT, (RELEASED_LENGTH - batch.token_ids_BT.shape[1], 0))
+    mask_BT = F.pad(batch.mask_BT, (RELEASED_LENGTH - batch.mask_BT.shape[1], 0))
+    num_response = batch.response_ids_BR.shape[1]
+    embedded_BTD = model.backbone.embed(text_BT)
+    columns = []
+    for prompt_LD in model.prompts():
+        inputs = torch.cat([prompt_LD.expand(len(batch), -1, -1), embedded_BTD], dim=1)
+        mask = torch.cat([mask_BT.new_ones(inputs.shape[0], prompt_LD.shape[0]), mask_BT], dim=1)
+        logits_BTV = model.backbone.model(
+            inputs_embeds=inputs, attention_mask=mask, position_ids=positions(mask), use_cache=False
+        ).logits
+        logp_BRV = logits_BTV[:, -num_response - 1 : -1].log_softmax(-1)
+        columns.append(logp_BRV.gather(-1, batch.response_ids_BR.unsqueeze(-1)).squeeze(-1))
+    cosine_BK = model.cosine(batch)
+    scores = Scores(cosine_BK, activate(cosine_BK), torch.stack(columns, dim=1))
+    similarity_BB = bleu_matrix([example.context for example in batch.examples])
+    total: Tensor = objective(scores, batch.response_mask_BR, similarity_BB, losses=config.losses)["total"]
+    torch.autograd.backward(total)
+    return float(total.detach())
+
+
+def measure(config: TrialConfig, *, repeats: int) -> dict[str, Any]:
+    """Both schedules in turn on the same batches.
+
+    Args:
+        config: backbone, K, L and batch size.
+        repeats: counted pairs of steps, after one of ours that is not counted.
+
+    Returns:
+        Seconds a step (each and median), the ratio of the medians, and the largest relative difference of the losses.
+    """
+    ours, tokenizer = build(config, device="cpu")
+    plain_config = config.override({"backbone.precision": "float32"})
+    plain = SelectivePromptModel(
+        _plain_backbone(plain_config),
+        num_prompts=config.prompts.num_prompts,
+        prompt_length=config.prompts.prompt_length,
+        seed=config.seed,
+    )
+    examples = load_splits(config.data, tokenizer).train
+    order = epoch_batches(examples, batch_size=config.optim.batch_size, seed=0, epoch=0)
+    batches = [collate([examples[i] for i in ids]) for ids in order[: repeats + 1]]
+    backward(ours, batches[-1], config=config)
+    seconds: dict[str, list[float]] = {"released": [], "ours": []}
+    losses: dict[str, list[float]] = {"released": [], "ours": []}
+    steps: dict[str, tuple[SelectivePromptModel, Callable[[Batch], float]]] = {
+        "released": (plain, lambda batch: released_schedule(plain, batch, config=plain_config)),
+        "ours": (ours, lambda batch: backward(ours, batch, config=config)["total"]),
+    }
+    for batch in batches[:repeats]:
+        for name, (model, step) in steps.items():
+            model.zero_grad(set_to_none=True)
+            started = time.perf_counter()
+            losses[name].append(step(batch))
+            seconds[name].append(time.perf_counter() - started)
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    masks = [batch.mask_BT for batch in batches[:repeats]]
+    return {
+        "num_prompts": config.prompts.num_prompts,
+        "batch_size": config.optim.batch_size,
+        "precision": ours.backbone.precision,
+        "threads": torch.get_num_threads(),
+        "seconds": seconds,
+        "median_seconds": medians,
+        "ratio": medians["released"] / medians["ours"],
+        "largest_relative_loss_difference": max(
+            abs(a - b) / abs(b) for a, b in zip(losses["ours"], losses["released"], strict=True)
+        ),
+        "mean_columns": statistics.mean(mask.shape[1] for mask in masks),
+        "padding_percent": 100 * (1 - sum(int(m.sum()) for m in masks) / sum(m.numel() for m in masks)),
+    }
+
+
+def _plain_backbone(config: TrialConfig) -> backbones.Backbone:
+    # Past `load`, whose cache holds one backbone: here two live side by side.
+    return backbones.load.__wrapped__(backbones.resolve(config.backbone), precision="float32", device="cpu")
+
+
+def main(
+    *,
+    train: Annotated[str, typer.Option(help="Training dialogues: a file or sample:train.")] = "sample:train",
+    model: Annotated[str, typer.Option(help="Backbone: a folder, a Hub id or bundled:smollm2-135m.")] = (
+        backbones.BUNDLED_SMOLLM2
+    ),
+    num_prompts: Annotated[int, typer.Option(help="K.")] = 4,
+    batch_size: Annotated[int, typer.Option(help="Contexts in a step.")] = 4,
+    repeats: Annotated[int, typer.Option(help="Counted pairs of steps.")] = 3,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Time one optimisation step against the released code's schedule."""
+    config = recipes.smollm2_135m().override(
+        {
+            "backbone.name": model,
+            "data.train": train,
+            "prompts.num_prompts": num_prompts,
+            "optim.batch_size": batch_size,
+        }
+    )
+    found = measure(config, repeats=repeats)
+    if as_json:
+        typer.echo(json.dumps(found, indent=1))
+        return
+    released, ours = found["median_seconds"]["released"], found["median_seconds"]["ours"]
+    typer.echo(
+        f"released schedule {released:.2f} s, ours {ours:.2f} s a step (medians of {repeats}): "
+        f"{found['ratio']:.1f} times; "
+        f"losses differ by {found['largest_relative_loss_difference']:.1e} relative; "
+        f"{found['precision']}, {found['threads']} threads, {found['mean_columns']:.0f} columns a row, "
+        f"{found['padding_percent']:.1f}% padding"
+    )
+
+
+if __name__ == "__main__":
+    typer.run(main)
