@@ -175,7 +175,7 @@ def fit(
             "dev/nll": progress.best_dev_nll,
             "dev/best_step": float(progress.best_step),
             "dev/num_responses": float(len(splits.dev)),
-            "trainable_parameters": float(sum(parameter.numel() for parameter in model.parameters())),
+            "trainable_parameters": float(_num_trained(model, config)),
         },
     )
 
@@ -274,6 +274,14 @@ def _refuse_non_finite(terms: dict[str, float], *, step: int, batch: Batch) -> N
             f"step {step}: {', '.join(f'{name} = {terms[name]}' for name in broken)} on replies (dialogue:turn) "
             f"{replies}; a lower optim.learning_rate is the usual cure"
         )
+
+
+def _num_trained(model: SelectivePromptModel, config: TrialConfig) -> int:
+    """Parameters that some term of the objective moves: only selection and contrastive move the retriever."""
+    losses = config.canonical().losses
+    trains_retriever = losses.selection.enabled or losses.contrastive.enabled
+    parts = [model.prompts, model.retriever] if trains_retriever else [model.prompts]
+    return sum(parameter.numel() for part in parts for parameter in part.parameters())
 
 
 def _snapshot(model: SelectivePromptModel) -> dict[str, Tensor]:

@@ -20,15 +20,22 @@ FAILED_TRIALS, BAD_INPUT, INTERRUPTED = 1, 2, 130
 _SCALES = "; ".join(f"{name} ({scale.about})" for name, scale in SCALES.items())
 _SWEEP_EPILOG = """\b
 Examples:
-  {program}                                         the demo: minutes on two cores
-  {program} --dry-run                               what would run, and what is there already
-  {program} --scale full --seeds 3                  the sweep as its file states it
-  {program} --set optim.learning_rate=0.03 --steps 100
-  {program} --train train.txt --test valid.txt      your own dialogues: ParlAI text, .jsonl, hf://OWNER/NAME
+  # the demo: minutes on two cores
+  {program}
+  # what would run, and what is there already
+  {program} --dry-run
+  # the sweep as its file states it
+  {program} --scale full
+  # with other settings
+  {program} --steps 100 --set optim.learning_rate=0.03
+  # on your own dialogues: ParlAI text, .jsonl, hf://OWNER/NAME
+  {program} --train train.txt --test valid.txt
 
 \b
-Exit status: 0 all trials finished, 1 some failed, 2 the request cannot be run, 130 interrupted.
-Run the same command again to go on: finished trials are reused.
+Exit status:
+  0 all trials finished, 1 some failed, 2 the request cannot be run,
+  130 interrupted. Run the same command again to go on: finished trials are
+  reused, and one that was running goes on from its last checkpoint.
 """
 
 app = typer.Typer(
@@ -43,7 +50,8 @@ app = typer.Typer(
 def main(sweep: Sweep) -> None:
     """Run a sweep from its own file, with the options of the command line; the file's docstring is its question."""
     document = sys.modules["__main__"].__doc__ or ""
-    _command(sweep, document, program=f"python {shlex.quote(sys.argv[0])}")()
+    program = f"python {shlex.quote(sys.argv[0])}"
+    _command(sweep, document, program=program)(prog_name=program)
 
 
 def _command(sweep: Sweep, question: str, *, program: str) -> typer.Typer:
@@ -257,25 +265,31 @@ _PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_opti
 
 @app.command("run", context_settings=_PASS_ON, epilog="Example: spt run sweeps/k_sweep.py --scale demo")
 def run_file(context: typer.Context, file: Path) -> None:
-    """Run a sweep file; all its options can follow, and --help shows them."""
-    _run_file(file, context.args)
+    """Run a sweep file; all its options can follow, and FILE --help shows them."""
+    _run_file(context, file, context.args)
 
 
 @app.command("plan", context_settings=_PASS_ON, epilog="Example: spt plan sweeps/k_sweep.py --scale full")
 def plan_file(context: typer.Context, file: Path) -> None:
-    """Print the trials of a sweep file, and which are finished, without running any."""
-    _run_file(file, [*context.args, "--dry-run"])
+    """Print the trials of a sweep file, and which are finished; run none."""
+    _run_file(context, file, [*context.args, "--dry-run"])
 
 
-def _run_file(file: Path, arguments: list[str]) -> None:
+def _run_file(context: typer.Context, file: Path, arguments: list[str]) -> None:
+    if str(file) == "--help":  # behind a file it is the file's
+        typer.echo(context.get_help())
+        return
     with _refusing_bad_input(verbose=False):
         if not file.is_file():
             raise ValueError(f"{file}: no such sweep file; those of this project are in sweeps/")
-        module = runpy.run_path(str(file))
+        try:
+            module = runpy.run_path(str(file))
+        except SyntaxError as error:
+            raise ValueError(f"{file}, line {error.lineno}: this is not Python ({error.msg})") from None
         if not isinstance(module.get("SWEEP"), Sweep):
             raise ValueError(f"{file}: it defines no SWEEP; sweeps/k_sweep.py shows how")
     program = f"spt run {shlex.quote(str(file))}"
-    _command(module["SWEEP"], module.get("__doc__") or "", program=program)(args=arguments)
+    _command(module["SWEEP"], module.get("__doc__") or "", program=program)(args=arguments, prog_name=program)
 
 
 @app.command()

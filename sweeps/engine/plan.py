@@ -146,4 +146,8 @@ def check_splits(data: DataConfig) -> None:
     Raises:
         ValueError: dev would take every training dialogue.
     """
-    conversations.split_dev(conversations.load(data.train), num_dialogues=data.dev_dialogues, seed=data.split_seed)
+    train = conversations.load(data.train)
+    try:
+        conversations.split_dev(train, num_dialogues=data.dev_dialogues, seed=data.split_seed)
+    except ValueError as error:
+        raise ValueError(f"data.dev_dialogues: {str(error).removeprefix('num_dialogues: ')}") from None

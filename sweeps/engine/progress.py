@@ -26,7 +26,7 @@ class _Line:
         self.dev_nll: float | None = None
         self.test_share = 0.0
         self.started: float | None = None
-        self.first: tuple[float, float] | None = None
+        self.first: tuple[str, float, float] | None = None
         self.said = 0.0
         self.note = ""
 
@@ -37,15 +37,17 @@ class _Line:
         self.loss = row.get("train/total", self.loss)
         self.dev_nll = row.get("dev/nll", self.dev_nll)
         self.test_share = row.get("test/progress", self.test_share)
-        if self.first is None:
-            self.first = (now, self.step)
+        if self.first is None or self.first[0] != self.state:
+            self.first = (self.state, now, self._done())
+
+    def _done(self) -> float:
+        return self.test_share if self.state == "testing" else self.step / max(self.total_steps, 1.0)
 
     def eta(self, now: float) -> float | None:
-        """Seconds to the end of training, from the pace since the first report."""
-        if self.state != "training" or self.first is None or self.step <= self.first[1]:
+        """Seconds to the end of training, or of the test, from the pace since the first report of it."""
+        if self.first is None or self.first[0] != self.state or self._done() <= self.first[2]:
             return None
-        pace = (now - self.first[0]) / (self.step - self.first[1])
-        return pace * (self.total_steps - self.step)
+        return (now - self.first[1]) / (self._done() - self.first[2]) * (1 - self._done())
 
     def progress(self) -> str:
         if self.state == "testing":

@@ -24,6 +24,8 @@ from sweeps.engine.trial import Job, supervise
 
 OBJECTIVE = "dev/nll"
 """What a study records of each trial: never a test metric."""
+LEDGER = "ledger.db"
+"""The ledger's file in the output folder."""
 _GIB_A_TRIAL = 3.0
 """Memory that decides how many CPU trials run at once when nobody says; SmolLM2-135M at K = 4 peaks near it."""
 _SUPERVISOR_CPU = 0.01
@@ -65,7 +67,7 @@ class Places:
     @property
     def ledger(self) -> str:
         """URL of the ledger, shared by all sweeps of this output folder."""
-        return f"sqlite:///{self.output / 'ledger.db'}"
+        return f"sqlite:///{self.output / LEDGER}"
 
     @property
     def tracking(self) -> str:
@@ -123,7 +125,9 @@ def _cluster_gpus() -> float:
 
 
 def recall(plan: Plan, places: Places) -> dict[str, TrialResult]:
-    """The trials of a plan that have finished before, by key."""
+    """The trials of a plan that have finished before, by key. Makes nothing where nothing is yet."""
+    if not (places.output / LEDGER).is_file():
+        return {}
     entries = Ledger(places.ledger).entries(list(plan.distinct))
     finished = [entry for entry in entries.values() if entry.state == "finished"]
     return {entry.key: replace(result_of(entry, places), reused=True) for entry in finished}
@@ -307,6 +311,7 @@ def _tune(
                 num_samples=len(jobs),
                 max_concurrent_trials=resources.concurrency,
                 reuse_actors=in_process,  # with Train trials it was seen to deadlock
+                trial_dirname_creator=lambda trial: str(trial.trial_id),  # by default it spells out the config
             ),
             run_config=tune.RunConfig(
                 name=plan.sweep_id, storage_path=str(places.output / "tune"), callbacks=[watcher], verbose=0

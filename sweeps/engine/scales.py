@@ -43,8 +43,8 @@ SCALES: dict[str, Scale] = {
         {
             "optim.max_steps": 24,
             "optim.batch_size": 4,
-            "data.max_dev_responses": 32,
-            "data.max_test_responses": 64,
+            "data.max_dev_responses": 24,
+            "data.max_test_responses": 48,
             "data.max_tokens": 192,
             "evaluation.every_steps": 6,
         },

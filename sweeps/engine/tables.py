@@ -207,9 +207,13 @@ def markdown(table: Table) -> str:
 
 def escape(text: str) -> str:
     """Text as Markdown shows it literally, on one line."""
-    for character in "\\`*_[]<>|#~!&":
-        text = text.replace(character, f"\\{character}" if character not in "<>&" else f"&#{ord(character)};")
-    return " ".join(text.split())
+    return " ".join(text.translate(_LITERAL).split())
+
+
+_LITERAL = str.maketrans(
+    {character: f"\\{character}" for character in "\\`*_[]|#~!"}
+    | {character: f"&#{ord(character)};" for character in "<>&"}
+)
 
 
 def _terminal_row(row: Row) -> list[Text]:

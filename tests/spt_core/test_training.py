@@ -253,6 +253,14 @@ def test_a_loss_that_is_not_finite_stops_and_says_where(tiny_llama: Path, monkey
         fit(tiny_config(tiny_llama), device="cpu")
 
 
+def test_only_what_a_term_moves_counts_as_trained(tiny_llama: Path) -> None:
+    prompts, retriever = 4 * 32, 2 * (32 * 32 + 32)
+    expected = {1: prompts, 3: 3 * prompts + retriever}
+    for num_prompts, count in expected.items():
+        config = tiny_config(tiny_llama, prompts__num_prompts=num_prompts, optim__max_steps=1)
+        assert fit(config, device="cpu").metrics["trainable_parameters"] == count
+
+
 def test_number_of_steps() -> None:
     config = TrialConfig().override({"optim.batch_size": 8, "optim.epochs": 3})
     assert num_steps(config, 17) == 9

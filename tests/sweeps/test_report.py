@@ -19,7 +19,7 @@ import pytest
 from rich.console import Console
 
 from spt_core.config import TrialConfig
-from sweeps.engine import figures, report
+from sweeps.engine import figures, report, tables
 from sweeps.engine.design import Grid, Sweep
 from sweeps.engine.findings import compare, summarise
 from sweeps.engine.plan import Plan, Trial
@@ -477,3 +477,7 @@ class TestFigures:
         points = figures.read_dev_nll(made.results[made.trial(4).key].folder)
         expected = [(0.0, 7.1), (8.0, 4.1), (16.0, 3.6), (24.0, 3.1 + 1 / 3), (32.0, 3.35)]
         np.testing.assert_allclose(points, expected)
+
+
+def test_markdown_shows_text_literally() -> None:
+    assert tables.escape("K <= 4 & a_b\n*c*") == "K &#60;= 4 &#38; a\\_b \\*c\\*"
