@@ -4,7 +4,9 @@ import contextlib
 import functools
 import hashlib
 import importlib.util
+import io
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -17,6 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from spt_core.config import PRECISIONS, BackboneConfig
+
+logger = logging.getLogger(__name__)
 
 BUNDLED_SMOLLM2 = "bundled:smollm2-135m"
 _HUB_SECONDS = 10.0
@@ -137,6 +141,7 @@ def _converted_smollm2() -> Path:
     weights = next(Path(package.origin).parent.glob("*.gguf"))
     target = cache_folder() / f"smollm2-135m-{weights.stat().st_size}"
     if not target.is_dir():
+        logger.info("converting the bundled SmolLM2-135M, once: about half a minute")
         target.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(dir=target.parent, prefix=f"{target.name}."))
         try:
@@ -151,7 +156,8 @@ def _converted_smollm2() -> Path:
 def _convert_gguf(weights: Path, target: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    with _quiet_transformers():
+    # Its bar goes to stderr past every setting.
+    with _quiet_transformers(), contextlib.redirect_stderr(io.StringIO()):
         loaded = AutoModelForCausalLM.from_pretrained(weights.parent, gguf_file=weights.name, dtype=torch.float32)
         AutoTokenizer.from_pretrained(weights.parent, gguf_file=weights.name).save_pretrained(target)
         # The loaded model is marked as quantised and refuses to be saved: a fresh one of the same shape does not.

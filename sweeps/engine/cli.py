@@ -1,6 +1,7 @@
 """The command line: every sweep file's `main()`, and the `spt` command over them."""
 
 import json
+import logging
 import os
 import runpy
 import shlex
@@ -160,6 +161,7 @@ def _run(
 ) -> int:
     """Plan, run and answer; the exit status."""
     console = Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 120)
+    _show_log(console)
     from sweeps.engine import plan as planning
     from sweeps.engine import runner
 
@@ -202,6 +204,15 @@ def _run(
     for trial in failed:
         console.print(f"failed: {trial.label}: {outcome.results[trial.key].error}", markup=False)
     return FAILED_TRIALS if failed else 0
+
+
+def _show_log(console: Console) -> None:
+    """What the core says it is doing (a conversion that takes a while) goes where everything else does."""
+    handler = logging.Handler()
+    handler.emit = lambda record: console.print(record.getMessage(), highlight=False, markup=False)  # type: ignore[method-assign]
+    core = logging.getLogger("spt_core")
+    core.handlers, core.propagate = [handler], False
+    core.setLevel(logging.INFO)
 
 
 _SOURCES = frozenset({"data.train", "data.test", "backbone.name"})

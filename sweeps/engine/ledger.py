@@ -1,14 +1,17 @@
 """The truth about trials: who runs which, and how each ended. One SQL table, any number of drivers and processes.
 
 A trial is run by whoever holds its claim. A claim is a row with an owner and a heartbeat; a heartbeat older than the
-lease is that of a dead owner, and the trial is free again. Every change is one conditional statement whose row count
-says whether it happened, so no answer depends on what was read before.
+lease is that of a dead owner, and the trial is free again: sooner where the owner can be seen to be dead. Every change
+is one conditional statement whose row count says whether it happened, so no answer depends on what was read before.
 """
 
 import json
 import logging
+import os
+import socket
 import threading
 import time
+import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -16,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
+import psutil
 import sqlalchemy as sa
 
 State = Literal["running", "finished", "failed", "interrupted"]
@@ -35,6 +39,7 @@ _TABLE = sa.Table(
 )
 _KEYS_A_QUERY = 500
 _LOCK_WAIT_SECONDS = 60.0
+_CLOCK_SECONDS = 10.0
 
 logger = logging.getLogger(__name__)
 
@@ -89,16 +94,22 @@ class Ledger:
 
         Args:
             key: of the trial.
-            owner: any string that no other run of a driver uses.
+            owner: any string that no other run of a driver uses; of `owner_here`, others can tell when it is dead.
 
         Returns:
             True if the owner now holds the trial: it was unknown, failed, interrupted, left by an owner whose lease
-            ran out, or already this owner's. False if it is finished, or somebody else is running it.
+            ran out or who is seen to be dead, or already this owner's. False if it is finished, or somebody else is
+            running it.
         """
         now = self._clock()
         held = {"state": "running", "owner": owner, "heartbeat": now, "metrics": None, "error": None}
         row = _TABLE.c
-        running_elsewhere = (row.state == "running") & (row.owner != owner) & (row.heartbeat >= now - self.lease)
+        silent = row.heartbeat < now - self.lease
+        before = self.entries([key]).get(key)
+        if before is not None and is_dead(before.owner):
+            # What beats for a dead owner may outlive it by some seconds; it would have beaten by now.
+            silent |= (row.owner == before.owner) & (row.heartbeat < now - self.lease / 3)
+        running_elsewhere = (row.state == "running") & (row.owner != owner) & ~silent
         free = (row.key == key) & (row.state != "finished") & ~running_elsewhere
         if self._changes(_TABLE.update().where(free).values(held)):
             return True
@@ -161,6 +172,35 @@ class Ledger:
     def _changes(self, statement: sa.Insert | sa.Update | sa.Delete) -> int:
         with self._engine.begin() as connection:
             return connection.execute(statement).rowcount
+
+
+def owner_here() -> str:
+    """A new owner's name, of which other processes on this machine can tell when this process is dead."""
+    return f"{_machine()}:{os.getpid()}:{psutil.Process().create_time():.0f}:{uuid.uuid4().hex[:8]}"
+
+
+def is_dead(owner: str) -> bool:
+    """Whether an owner is known to be dead: it was a process of this machine that is no more."""
+    try:
+        machine, pid, started, _ = owner.rsplit(":", 3)
+        if machine != _machine():
+            return False
+        process = psutil.Process(int(pid))
+        # A process that started at another time was given the same number later. The clock may have been set since.
+        another = abs(process.create_time() - float(started)) > _CLOCK_SECONDS
+        return another or bool(process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
+    except (ValueError, psutil.AccessDenied):  # not named by `owner_here`, or not ours to look at
+        return False
+
+
+def _machine() -> str:
+    """This machine; in containers, which may share a name, the space that process ids are unique in."""
+    try:
+        return f"{socket.gethostname()}/{os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:  # no Linux
+        return socket.gethostname()
 
 
 class Claim:

@@ -45,7 +45,7 @@ class _Line:
 
     def eta(self, now: float) -> float | None:
         """Seconds to the end of training, or of the test, from the pace since the first report of it."""
-        if self.first is None or self.first[0] != self.state or self._done() <= self.first[2]:
+        if self.first is None or self.first[0] != self.state or not self.first[2] < self._done() < 1:
             return None
         return (now - self.first[1]) / (self._done() - self.first[2]) * (1 - self._done())
 
@@ -68,6 +68,7 @@ class View:
         self._console = console
         self._title = title
         self._lines = {trial.key: _Line(trial) for trial in trials}
+        self._note = ""
         self._started = time.monotonic()
         self._live = Live(console=console, get_renderable=self._table, refresh_per_second=2, transient=True)
 
@@ -84,9 +85,22 @@ class View:
 
     def start(self, key: str) -> None:
         """A trial was handed to a worker."""
+        self._note = ""
         line = self._lines[key]
         line.state, line.started = "starting", time.monotonic()
         self._say(line, "starting")
+
+    def announce(self, what: str) -> None:
+        """Say what the whole waits for, until the first trial starts."""
+        self._note = what
+        if not self._console.is_terminal:
+            self._console.print(f"{what} ...", highlight=False, markup=False)
+
+    def wait(self, key: str) -> None:
+        """A trial is being run by another driver, which is waited for."""
+        line = self._lines[key]
+        line.state = "elsewhere"
+        self._say(line, "another driver is running it, or died a moment ago: waiting for that one")
 
     def update(self, key: str, row: dict[str, float]) -> None:
         """A trial reported a row of metrics."""
@@ -122,7 +136,8 @@ class View:
 
     def _overall(self) -> str:
         done = sum(line.state in _DONE for line in self._lines.values())
-        return f"{done} of {len(self._lines)} trials done, {_duration(time.monotonic() - self._started)}"
+        parts = [f"{done} of {len(self._lines)} trials done", _duration(time.monotonic() - self._started), self._note]
+        return ", ".join(filter(None, parts))
 
     def _table(self) -> Table:
         now = time.monotonic()

@@ -3,8 +3,6 @@
 import logging
 import os
 import shutil
-import socket
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,7 +14,7 @@ from rich.console import Console
 
 from sweeps.engine import provenance
 from sweeps.engine.design import label
-from sweeps.engine.ledger import Entry, Ledger
+from sweeps.engine.ledger import Entry, Ledger, owner_here
 from sweeps.engine.plan import Plan, Trial
 from sweeps.engine.progress import View
 from sweeps.engine.results import TrialResult
@@ -184,7 +182,7 @@ def execute(
     found = recall(plan, places)
     # The dearest first: the trials that end last are then short, and no core waits long.
     pending = sorted((t for key, t in plan.distinct.items() if key not in found), key=_cost, reverse=True)
-    owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+    owner = owner_here()
     artifacts = places.artifacts if tracking_uri == places.tracking else None
     facts = {**provenance.facts(), "tracking": tracking.redact(tracking_uri)}
     tracker = tracking.Tracker(tracking_uri, plan=plan, artifacts=artifacts, facts=facts, ledger=ledger)
@@ -198,6 +196,7 @@ def execute(
                     (trial, _job(trial, plan, places, resources, owner=owner, verbose=verbose)) for trial in pending
                 ]
                 watcher = Watcher(plan, places, ledger, view, tracker)
+                view.announce("starting Ray")
                 _tune(plan, jobs, resources, places, watcher=watcher, verbose=verbose)
                 for trial in pending:
                     ledger.release(trial.key, owner=owner)
@@ -338,7 +337,11 @@ def _refuse_impossible(resources: Resources, cluster: Mapping[str, float]) -> No
 
 @contextmanager
 def _ray(*, verbose: bool) -> Iterator[dict[str, float]]:
-    """A Ray runtime: the one already connected, the cluster at RAY_ADDRESS, or a local one for the block."""
+    """A Ray runtime: the one already connected, the cluster at RAY_ADDRESS, or a local one for the block.
+
+    Raises:
+        ValueError: none can be had.
+    """
     quiet = (
         {}
         if verbose
@@ -365,15 +368,26 @@ def _ray(*, verbose: bool) -> Iterator[dict[str, float]]:
         yield ray.cluster_resources()
         return
     address = os.environ.get("RAY_ADDRESS")
+    cores = os.cpu_count() or 1
     # A CPU beyond the machine's own for the trials' supervisors, which only wait.
-    local = {} if address else {"num_cpus": (os.cpu_count() or 1) + 1, "include_dashboard": True}
-    ray.init(
-        address=address or "local",
-        log_to_driver=verbose,
-        logging_level=logging.INFO if verbose else logging.ERROR,
-        runtime_env={"env_vars": shared},
-        **local,
-    )
+    local = {} if address else {"num_cpus": cores + 1, "include_dashboard": True}
+    # A Train trial is four processes or more; as many as four a core and Ray would warn of them.
+    os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(4 * cores))
+    try:
+        ray.init(
+            address=address or "local",
+            log_to_driver=verbose,
+            logging_level=logging.INFO if verbose else logging.ERROR,
+            runtime_env={"env_vars": shared},
+            **local,
+        )
+    except Exception as error:  # Ray raises errors of many kinds here, a bare Exception among them
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(
+            f"RAY_ADDRESS={address}: {reason} Start a cluster there, or unset RAY_ADDRESS to run on this machine"
+            if address
+            else f"Ray did not start: {reason} Is this machine overloaded? Try again, or look with --verbose"
+        ) from error
     token = Path.home() / ".ray" / "auth_token"
     if token.is_file():
         token.chmod(0o600)

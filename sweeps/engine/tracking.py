@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import time
-import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -20,7 +19,7 @@ from urllib.parse import urlsplit
 
 from spt_core.config import flatten
 from sweeps.engine import results
-from sweeps.engine.ledger import Ledger, alone
+from sweeps.engine.ledger import Ledger, alone, owner_here
 from sweeps.engine.outbox import Outbox
 from sweeps.engine.plan import Plan, Trial
 from sweeps.engine.results import TrialResult
@@ -111,7 +110,7 @@ class Tracker:
         ledger: Ledger | None = None,
     ) -> None:
         self._uri, self._plan, self._artifacts, self._facts = uri, plan, artifacts, dict(facts)
-        self._ledger, self._owner = ledger, uuid.uuid4().hex
+        self._ledger, self._owner = ledger, owner_here()
         self._trials = plan.distinct
         self._waiting: defaultdict[str, list[_Moment]] = defaultdict(list)
         self._ended = False

@@ -21,6 +21,8 @@ from sweeps.engine.ledger import Claim, Ledger
 
 FINAL = "final"
 """Metric that marks the last report of a trial: completion is this mark, never a count of iterations."""
+ELSEWHERE = "elsewhere"
+"""Metric that marks a report of a trial that another driver is running."""
 WORKER_RETRIES = 3
 """How often a lost worker is replaced before its trial fails."""
 
@@ -67,11 +69,15 @@ def supervise(values: dict[str, Any]) -> None:
 
     job = Job(**values["job"])
     ledger = Ledger(job.ledger)
+    waiting = False
     while not ledger.claim(job.key, owner=job.owner):
         entry = ledger.entries([job.key]).get(job.key)
         if entry is not None and entry.state == "finished":
             tune.report({**entry.metrics, "step": entry.metrics.get("train/steps", 0.0), FINAL: 1.0})
             return
+        if not waiting:
+            tune.report({"step": 0.0, ELSEWHERE: 1.0})
+            waiting = True
         time.sleep(2)
     with Claim(ledger, job.key, owner=job.owner):
         try:

@@ -10,7 +10,7 @@ from sweeps.engine.plan import Plan
 from sweeps.engine.progress import View
 from sweeps.engine.runner import Places, result_of
 from sweeps.engine.tracking import Tracker
-from sweeps.engine.trial import FINAL
+from sweeps.engine.trial import ELSEWHERE, FINAL
 
 _FAMILIES = ("train/", "dev/", "test/")
 
@@ -44,7 +44,9 @@ class Watcher(Callback):
         self, iteration: int, trials: list[Any], trial: Any, result: Mapping[str, Any], **info: Any
     ) -> None:
         """A trial reported a row; the last one, which repeats the final metrics, is the ledger's to tell."""
-        if FINAL not in result:
+        if ELSEWHERE in result:
+            self._view.wait(_key(trial))
+        elif FINAL not in result:
             row = {
                 name: float(value)
                 for name, value in result.items()

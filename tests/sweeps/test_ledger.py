@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.engine.ledger import Claim, Entry, Ledger, alone
+from sweeps.engine.ledger import Claim, Entry, Ledger, alone, is_dead, owner_here
 
 LEASE = 60.0
 KEYS = [f"{number:016x}" for number in range(50)]
@@ -107,6 +107,41 @@ def test_a_claim_can_be_taken_over_once_its_lease_ran_out(
     assert ledger.claim("a", owner="bob") == taken
     assert ledger.heartbeat("a", owner="ann") != taken
     assert ledger.entries(["a"])["a"].owner == ("bob" if taken else "ann")
+
+
+def _claim_and_die(url: str, key: str, when: float) -> None:
+    assert Ledger(url, lease=LEASE, clock=lambda: when).claim(key, owner=owner_here())
+
+
+@pytest.mark.parametrize(("silence", "taken"), [(LEASE / 3 - 1, False), (LEASE / 3 + 1, True)])
+def test_a_claim_of_a_process_seen_to_be_dead_is_free_after_a_missed_beat(
+    ledger: Ledger, clock: Clock, url: str, silence: float, taken: bool
+) -> None:
+    process = multiprocessing.get_context("spawn").Process(target=_claim_and_die, args=(url, "a", clock.now))
+    process.start()
+    process.join(120)
+    assert process.exitcode == 0
+    clock.now += silence
+    assert ledger.claim("a", owner="bob") == taken
+
+
+def test_an_owner_is_dead_only_if_that_can_be_known() -> None:
+    alive = owner_here()
+    machine, pid, started, mark = alive.rsplit(":", 3)
+    assert not is_dead(alive)
+    assert alive != owner_here()
+    assert is_dead(f"{machine}:{pid}:{float(started) - 3600:.0f}:{mark}")  # its number was given to this process later
+    assert not is_dead(f"{machine}:{pid}:{float(started) - 2:.0f}:{mark}")  # the clock was set
+    assert not is_dead(f"another-machine:{pid}:{float(started) - 3600:.0f}:{mark}")
+    assert not is_dead("ann")
+
+
+def test_a_living_owner_keeps_its_claim_for_the_whole_lease(ledger: Ledger, clock: Clock) -> None:
+    assert ledger.claim("a", owner=owner_here())
+    clock.now += LEASE - 1
+    assert not ledger.claim("a", owner="bob")
+    clock.now += 2
+    assert ledger.claim("a", owner="bob")
 
 
 def test_a_heartbeat_renews_the_lease(ledger: Ledger, clock: Clock) -> None:
