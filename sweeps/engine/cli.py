@@ -271,17 +271,18 @@ def _print_plan(console: Console, plan: Any, *, found: set[str], everything: boo
         )
 
 
+_SweepFile = Annotated[Path, typer.Argument(metavar="FILE", help="Of this project's, one in sweeps/.")]
 _PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 
 @app.command("run", context_settings=_PASS_ON, epilog="Example: spt run sweeps/k_sweep.py --scale demo")
-def run_file(context: typer.Context, file: Path) -> None:
+def run_file(context: typer.Context, file: _SweepFile) -> None:
     """Run a sweep file; all its options can follow, and FILE --help shows them."""
     _run_file(context, file, context.args)
 
 
 @app.command("plan", context_settings=_PASS_ON, epilog="Example: spt plan sweeps/k_sweep.py --scale full")
-def plan_file(context: typer.Context, file: Path) -> None:
+def plan_file(context: typer.Context, file: _SweepFile) -> None:
     """Print the trials of a sweep file, and which are finished; run none."""
     _run_file(context, file, [*context.args, "--dry-run"])
 

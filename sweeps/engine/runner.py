@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -27,6 +28,7 @@ LEDGER = "ledger.db"
 _GIB_A_TRIAL = 3.0
 """Memory that decides how many CPU trials run at once when nobody says; SmolLM2-135M at K = 4 peaks near it."""
 _SUPERVISOR_CPU = 0.01
+_REACH_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -335,6 +337,13 @@ def _refuse_impossible(resources: Resources, cluster: Mapping[str, float]) -> No
             )
 
 
+def _reach(address: str) -> None:
+    """Raise an OSError where nothing listens at host:port; Ray itself would try for more than ten minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if port.isdigit():
+        socket.create_connection((host, int(port)), timeout=_REACH_SECONDS).close()
+
+
 @contextmanager
 def _ray(*, verbose: bool) -> Iterator[dict[str, float]]:
     """A Ray runtime: the one already connected, the cluster at RAY_ADDRESS, or a local one for the block.
@@ -374,6 +383,7 @@ def _ray(*, verbose: bool) -> Iterator[dict[str, float]]:
     # A Train trial is four processes or more; as many as four a core and Ray would warn of them.
     os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(4 * cores))
     try:
+        _reach(address or "local")
         ray.init(
             address=address or "local",
             log_to_driver=verbose,
@@ -384,7 +394,7 @@ def _ray(*, verbose: bool) -> Iterator[dict[str, float]]:
     except Exception as error:  # Ray raises errors of many kinds here, a bare Exception among them
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(
-            f"RAY_ADDRESS={address}: {reason} Start a cluster there, or unset RAY_ADDRESS to run on this machine"
+            f"RAY_ADDRESS={address}: {reason}. Start a cluster there, or unset RAY_ADDRESS to run on this machine"
             if address
             else f"Ray did not start: {reason} Is this machine overloaded? Try again, or look with --verbose"
         ) from error

@@ -41,12 +41,12 @@ SCALES: dict[str, Scale] = {
     "demo": Scale(
         "minutes on two cores: fewer cells, one seed, few steps",
         {
-            "optim.max_steps": 24,
+            "optim.max_steps": 16,
             "optim.batch_size": 4,
-            "data.max_dev_responses": 24,
-            "data.max_test_responses": 48,
+            "data.max_dev_responses": 20,
+            "data.max_test_responses": 40,
             "data.max_tokens": 192,
-            "evaluation.every_steps": 6,
+            "evaluation.every_steps": 4,
         },
         seeds=1,
     ),
