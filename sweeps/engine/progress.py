@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from types import TracebackType
+from typing import Literal
 
 from rich.console import Console
 from rich.live import Live
@@ -60,13 +61,11 @@ class View:
 
     Args:
         console: where to. A terminal gets one live table, anything else a line now and then.
-        title: of the whole.
         trials: in the order of the plan.
     """
 
-    def __init__(self, console: Console, *, title: str, trials: Sequence[Trial]) -> None:
+    def __init__(self, console: Console, *, trials: Sequence[Trial]) -> None:
         self._console = console
-        self._title = title
         self._lines = {trial.key: _Line(trial) for trial in trials}
         self._note = ""
         self._started = time.monotonic()
@@ -141,9 +140,10 @@ class View:
 
     def _table(self) -> Table:
         now = time.monotonic()
-        table = Table(title=f"{self._title}: {self._overall()}", title_justify="left", box=None, pad_edge=False)
+        table = Table(title=self._overall(), title_justify="left", box=None, pad_edge=False)
         for heading in ("trial", "state", "step", "loss", "dev NLL", "ETA"):
-            table.add_column(heading, justify="left" if heading in {"trial", "state"} else "right")
+            justify: Literal["left", "right"] = "left" if heading in {"trial", "state"} else "right"
+            table.add_column(heading, justify=justify, no_wrap=heading != "trial")
         active = [line for line in self._lines.values() if line.state not in {"waiting", *_DONE}]
         done = [line for line in self._lines.values() if line.state in _DONE]
         waiting = [line for line in self._lines.values() if line.state == "waiting"]

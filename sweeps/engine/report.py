@@ -36,7 +36,8 @@ from sweeps.engine.design import label
 from sweeps.engine.findings import CellSummary, Comparison, compare, describe_problem, summarise
 from sweeps.engine.plan import Plan, Trial
 from sweeps.engine.results import TrialResult
-from sweeps.engine.tables import MAIN_METRICS, terminal_table
+from sweeps.engine.tables import MAIN_METRICS
+from sweeps.engine.terminal import terminal_table
 from sweeps.engine.verdict import NAMES, verdict
 
 __all__ = ["terminal_table", "verdict", "write"]

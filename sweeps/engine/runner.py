@@ -5,7 +5,7 @@ import os
 import shutil
 import socket
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -188,8 +188,9 @@ def execute(
     artifacts = places.artifacts if tracking_uri == places.tracking else None
     facts = {**provenance.facts(), "tracking": tracking.redact(tracking_uri)}
     tracker = tracking.Tracker(tracking_uri, plan=plan, artifacts=artifacts, facts=facts, ledger=ledger)
+    interrupted, torn = False, set[str]()
     with tracker:
-        with View(console, title=plan.sweep_id, trials=list(plan.distinct.values())) as view:
+        with View(console, trials=list(plan.distinct.values())) as view:
             for key, result in found.items():
                 view.end(key, "reused")
                 tracker.finish(plan.distinct[key], result)
@@ -199,14 +200,17 @@ def execute(
                 ]
                 watcher = Watcher(plan, places, ledger, view, tracker)
                 view.announce("starting Ray")
-                _tune(plan, jobs, resources, places, watcher=watcher, verbose=verbose)
+                interrupted = _tune(plan, jobs, resources, places, watcher=watcher, verbose=verbose)
                 for trial in pending:
                     ledger.release(trial.key, owner=owner)
+                    if interrupted and trial.key not in watcher.ended:
+                        torn.add(trial.key)
         results = found | _results(ledger.entries([trial.key for trial in pending]), places)
-        for trial in pending:
-            if trial.key in results and results[trial.key].state == "interrupted":
-                tracker.finish(trial, results[trial.key])
-        interrupted = any(trial.key not in results or results[trial.key].state == "interrupted" for trial in pending)
+        for key in torn & results.keys():
+            # What a trial says while it is being torn down (its workers are gone) is not how it ended.
+            if results[key].state != "finished":
+                results[key] = replace(results[key], state="interrupted", error=None)
+            tracker.finish(plan.distinct[key], results[key])
         page = report.write(plan, results, places.report(plan), facts=facts)
         if not interrupted:
             tracker.summarise(places.report(plan), _summary(plan, results))
@@ -294,9 +298,9 @@ def _tune(
     *,
     watcher: Any,
     verbose: bool,
-) -> None:
-    """Hand the jobs to Ray Tune and come back when all ended, or after Ctrl-C."""
-    with _ray(verbose=verbose) as cluster:
+) -> bool:
+    """Hand the jobs to Ray Tune and come back when all ended, or after Ctrl-C; whether it was that."""
+    with suppress(KeyboardInterrupt), _ray(verbose=verbose) as cluster:
         _refuse_impossible(resources, cluster)
         from ray import tune
 
@@ -319,6 +323,8 @@ def _tune(
             ),
         )
         tuner.fit()
+        return False
+    return True
 
 
 def _refuse_impossible(resources: Resources, cluster: Mapping[str, float]) -> None:
@@ -369,6 +375,7 @@ def _ray(*, verbose: bool) -> Iterator[dict[str, float]]:
             "RAY_AIR_NEW_OUTPUT": "0",
             "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
             "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+            "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C then ends Ray and its processes at once,
         }
     )
     import ray

@@ -1,13 +1,8 @@
-"""The tables of a report, each made once and shown in a terminal, in Markdown and in HTML."""
+"""The tables of a report, each made once; shown in Markdown here, in a terminal and in HTML elsewhere."""
 
 import math
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-
-from rich import box
-from rich.table import Table as RichTable
-from rich.text import Text
 
 from sweeps.engine.findings import CellSummary, Comparison, is_number, summarise
 from sweeps.engine.plan import Plan
@@ -18,8 +13,6 @@ ABSENT = "-"
 BASELINE = "baseline"
 MAIN_METRICS = ("test/nll", "test/f1", "test/bleu", "test/rouge_l", "test/dist_avg", "test/bert_f1")
 """Metrics in which every cell is compared with the baseline, beside the sweep's primary one."""
-
-_LONGEST_NOTE = 72
 
 
 @dataclass(frozen=True)
@@ -168,34 +161,6 @@ def seeds_table(summaries: Sequence[CellSummary], comparisons: Sequence[Comparis
     return Table("cell", (*(f"seed {seed}" for seed in seeds), *statistics), tuple(rows))
 
 
-def terminal_table(plan: Plan, results: Mapping[str, TrialResult]) -> RichTable:
-    """The main table for a terminal of 110 columns or more, clear in plain text too."""
-    table = main_table(plan, results)
-    several = "; [95% t interval over seeds]" if len(plan.seeds) > 1 else ""
-    rich = RichTable(
-        title=Text(f"{plan.sweep.name}, {plan.scale} scale"),
-        caption=Text(
-            f"NLL in nats a token{several}; dev NLL at the start -> best; DIST_AVG falls with n: its target is the "
-            "human replies' at the same n, not the maximum"
-        ),
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        padding=0,
-        title_justify="left",
-        caption_justify="left",
-    )
-    rich.add_column(Text(table.about), min_width=12, max_width=30, overflow="fold")
-    for title in table.titles:
-        rich.add_column(Text(title), justify="right", no_wrap=True)
-    for row in table.cell_rows:
-        rich.add_row(*_terminal_row(row))
-    rich.add_section()
-    for row in table.reference_rows:
-        rich.add_row(*_terminal_row(row), style="italic")
-    return rich
-
-
 def markdown(table: Table) -> str:
     """A table in GitHub's Markdown, with what others wrote escaped."""
     lines = [[table.about, *table.titles], ["---", *("---:" for _ in table.titles)]]
@@ -214,18 +179,6 @@ _LITERAL = str.maketrans(
     {character: f"\\{character}" for character in "\\`*_[]|#~!"}
     | {character: f"&#{ord(character)};" for character in "<>&"}
 )
-
-
-def _terminal_row(row: Row) -> list[Text]:
-    label = Text(row.label, style="bold" if row.is_baseline else "")
-    for note in row.notes:
-        label.append(
-            f"\n{textwrap.shorten(note, _LONGEST_NOTE, placeholder=' ...')}", style="dim" if note == BASELINE else "red"
-        )
-    details = [
-        Text(entry.text).append(f"\n{entry.detail}" if entry.detail else "", style="dim") for entry in row.entries
-    ]
-    return [label, *details]
 
 
 def _row(

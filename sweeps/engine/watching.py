@@ -24,11 +24,15 @@ class Watcher(Callback):
         ledger: says how a trial ended.
         view: the person's.
         tracker: MLflow's.
+
+    Attributes:
+        ended: keys of the trials that ended while the sweep went on.
     """
 
     def __init__(self, plan: Plan, places: Places, ledger: Ledger, view: View, tracker: Tracker) -> None:
         self._trials = plan.distinct
         self._places, self._ledger, self._view, self._tracker = places, ledger, view, tracker
+        self.ended: set[str] = set()
 
     def __reduce__(self) -> tuple[type[Callback], tuple[()]]:
         # A Tuner pickles its callbacks for a restore of its own, which is not how a sweep goes on.
@@ -68,6 +72,7 @@ class Watcher(Callback):
         entry = self._ledger.entries([key]).get(key)
         if entry is None:  # stopped before its Tune function could claim it
             return
+        self.ended.add(key)
         result = result_of(entry, self._places)
         self._view.end(key, result.state, result.error or "")
         self._tracker.finish(self._trials[key], result)

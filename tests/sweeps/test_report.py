@@ -195,7 +195,7 @@ class TestTerminalTable:
         assert "nan" in row
         assert row.split().count("-") >= 5
 
-    @pytest.mark.parametrize("width", [110, 120])
+    @pytest.mark.parametrize("width", [60, 80, 110, 120])
     def test_fits_a_terminal(self, tmp_path: Path, width: int) -> None:
         made = make(tmp_path, THREE_SEEDS)
         made.fail(2, 0, "a long reason why nothing came of it, " * 5)
@@ -203,6 +203,9 @@ class TestTerminalTable:
         assert max(map(len, table.splitlines())) <= width
         for text in ("seconds", "3.110", "n=24 len=9.5", "7.123 -> 3.360"):
             assert text in table  # nothing is cut off
+        headings = [line for line in table.splitlines() if line.startswith("cell ")]
+        assert len(headings) == (1 if width >= 110 else 2 if width == 80 else 3)
+        assert table.count("num_prompts=4") == len(headings)  # every part says which cell is which
 
     def test_brackets_are_text_and_not_markup(self, tmp_path: Path) -> None:
         made = make(tmp_path, ONE_SEED)
