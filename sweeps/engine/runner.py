@@ -375,7 +375,7 @@ def _ray(*, verbose: bool) -> Iterator[dict[str, float]]:
             "RAY_AIR_NEW_OUTPUT": "0",
             "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
             "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
-            "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C then ends Ray and its processes at once,
+            "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C then ends Ray and its processes at once
         }
     )
     import ray

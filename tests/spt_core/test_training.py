@@ -158,10 +158,11 @@ def test_two_workers_are_one(tiny_llama: Path, tmp_path: Path) -> None:
     for name, gradient in one["gradient"].items():
         expected = torch.tensor(gradient)
         scale = expected.abs().max()
-        torch.testing.assert_close(torch.tensor(first["gradient"][name]) / scale, expected / scale, rtol=0, atol=2e-6)
-    assert first["curve"] == pytest.approx(one["curve"], rel=1e-5)
-    assert first["dev"] == pytest.approx(one["dev"], rel=1e-5)
-    assert first["test"] == pytest.approx(one["test"], rel=1e-4)
+        # float32, other shapes, and in the retriever a difference of near-equal terms; a lost pair would be percents.
+        torch.testing.assert_close(torch.tensor(first["gradient"][name]) / scale, expected / scale, rtol=0, atol=5e-4)
+    assert first["curve"] == pytest.approx(one["curve"], rel=1e-4)
+    assert first["dev"] == pytest.approx(one["dev"], rel=1e-4)
+    assert first["test"] == pytest.approx(one["test"], rel=1e-3)
 
 
 class Stopped(Exception):  # noqa: N818
