@@ -239,7 +239,7 @@ def _summary(plan: Plan, results: Mapping[str, TrialResult]) -> dict[str, float]
             if key in results and results[key].state == "finished"
         ]
         if len(values) == len(keys):
-            summary[f"{plan.sweep.primary_metric}/{label(cell)}".replace("=", " ")] = sum(values) / len(values)
+            summary[f"{plan.sweep.primary_metric}/{label(cell)}"] = sum(values) / len(values)
     return summary
 
 
@@ -410,6 +410,7 @@ def _ray(*, verbose: bool) -> Iterator[dict[str, float]]:
         token.chmod(0o600)
     if not verbose:
         logging.getLogger("ray").setLevel(logging.ERROR)
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a trial that fails is ours to show, in one line
     try:
         yield ray.cluster_resources()
     finally:

@@ -7,6 +7,7 @@ late, or by a later run of the same sweep, and MLflow shows it once; and the swe
 import json
 import logging
 import os
+import re
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -154,9 +155,13 @@ class Tracker:
             self.finish(trial, result)
 
     def summarise(self, folder: Path, metrics: Mapping[str, float]) -> None:
-        """The sweep ended: the files of its report and its main figures go to the parent, which is FINISHED."""
+        """The sweep ended: the files of its report and its main figures go to the parent, which is FINISHED.
+
+        Characters that MLflow has no place for in a metric's name become spaces.
+        """
         self._ended = True
-        self._outbox.add("the report", partial(self._summarise, folder, dict(metrics), _now()))
+        named = {_metric_name(name): value for name, value in metrics.items()}
+        self._outbox.add("the report", partial(self._summarise, folder, named, _now()))
 
     def close(self, timeout: float = 30.0) -> tuple[str, ...]:
         """Deliver the rest, once; the parent of a sweep that was not summarised is KILLED.
@@ -374,6 +379,11 @@ def _leaves(prefix: str, tree: Mapping[str, Any]) -> dict[str, Any]:
         path = f"{prefix}.{name}"
         flat |= _leaves(path, value) if isinstance(value, Mapping) else {path: value}
     return flat
+
+
+def _metric_name(name: str) -> str:
+    """The name as MLflow takes it: word characters, dots, dashes, single spaces and slashes."""
+    return re.sub(r"/+", "/", " ".join(re.sub(r"[^\w.\-/]+", " ", name).split()))
 
 
 def _batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

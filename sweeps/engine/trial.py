@@ -1,22 +1,16 @@
 """One trial: the Tune function that holds its claim, and the Train worker that does its work.
 
 Three processes take part. The Tune function claims the trial in the ledger and starts a Train run named by the
-trial's key; the worker trains, evaluates and writes the trial's folder; the driver watches (runner.py).
+trial's key; the worker trains, evaluates and writes the trial's folder (worker.py); the driver watches (runner.py).
+Only the worker needs torch, whose import is dear: nothing here imports it before the worker's own work begins.
 """
 
-import json
-import os
 import shutil
 import time
-import traceback
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from spt_core import config, evaluation, training
-from spt_core.checkpoint import save_adapter
-from spt_core.parallel import rank
-from sweeps.engine import results
 from sweeps.engine.ledger import Claim, Ledger
 
 FINAL = "final"
@@ -83,7 +77,7 @@ def supervise(values: dict[str, Any]) -> None:
         try:
             outcome = _run_here(job) if job.workers == 0 else _run_in_workers(job)
         except Exception as error:
-            outcome = {"error": _one_line(error)}
+            outcome = {"error": one_line(error)}
     if "error" in outcome:
         ledger.fail(job.key, owner=job.owner, error=outcome["error"])
         raise RuntimeError(outcome["error"])
@@ -137,6 +131,9 @@ def work(values: dict[str, Any]) -> dict[str, Any]:
     """
     import ray.train
 
+    from spt_core.parallel import rank
+    from sweeps.engine.worker import run
+
     job = Job(**values)
 
     def report(metrics: dict[str, float], checkpoint: Path | None) -> None:
@@ -154,6 +151,8 @@ def _run_here(job: Job) -> dict[str, Any]:
     """The trial in this very process, which keeps the frozen backbone for the next one."""
     from ray import tune
 
+    from sweeps.engine.worker import run
+
     kept = Path(job.storage) / job.key / "checkpoint"
 
     def report(metrics: dict[str, float], checkpoint: Path | None) -> None:
@@ -167,108 +166,13 @@ def _run_here(job: Job) -> dict[str, Any]:
     return run(job, report=report, resume_from=kept if kept.is_dir() else None)
 
 
-def run(job: Job, *, report: training.Report, resume_from: Path | None) -> dict[str, Any]:
-    """Train, evaluate on test once, and write the trial's folder.
-
-    Args:
-        job: the trial.
-        report: takes each row of metrics, and now and then a checkpoint folder to copy.
-        resume_from: a checkpoint folder of the same trial.
-
-    Returns:
-        `{"metrics": ...}` or, for a fault that lies in the trial itself, `{"error": ...}`.
-    """
-    import torch
-
-    folder = Path(job.folder)
-    if (folder / results.METRICS).is_file():  # it had ended, and the one who should have recorded that is gone
-        return {"metrics": json.loads((folder / results.METRICS).read_text())}
-    started = time.perf_counter()
-    torch.set_num_threads(job.config["compute"]["threads"] or job.cpus_per_worker)
-    device = training.default_device() if job.gpus_per_worker else "cpu"
-    history = _History(folder / results.HISTORY, resumed=resume_from is not None)
-
-    def record(metrics: dict[str, float], checkpoint: Path | None) -> None:
-        history.add(metrics)
-        report(metrics, checkpoint)
-
-    try:
-        trial = config.parse(job.config)
-        fitted = training.fit(trial, report=record, resume_from=resume_from, device=device)
-        steps = fitted.metrics["train/steps"]
-        evaluating = time.perf_counter()
-        answer = evaluation.evaluate(
-            fitted.model,
-            fitted.tokenizer,
-            fitted.splits.test,
-            config=trial.evaluation,
-            on_progress=lambda share: report({"step": steps, "total_steps": steps, "test/progress": share}, None),
-        )
-    except (ValueError, training.NonFiniteLossError) as error:
-        return {"error": _one_line(error)}
-    metrics = {
-        **fitted.metrics,
-        **answer.metrics,
-        "test/seconds": time.perf_counter() - evaluating,
-        "seconds": fitted.metrics["train/seconds"] + time.perf_counter() - evaluating,
-        "worker/seconds": time.perf_counter() - started,
-    }
-    if rank() == 0:
-        _write(folder, job=job, trial=trial, fitted=fitted, answer=answer, metrics=metrics)
-    return {"metrics": metrics}
-
-
-def _write(
-    folder: Path,
-    *,
-    job: Job,
-    trial: config.TrialConfig,
-    fitted: training.Fitted,
-    answer: evaluation.Evaluation,
-    metrics: dict[str, float],
-) -> None:
-    import pandas as pd
-
-    folder.mkdir(parents=True, exist_ok=True)
-    save_adapter(folder / results.ADAPTER, tensors=fitted.model.state_dict(), config=trial)
-    pd.DataFrame([asdict(prediction) for prediction in answer.predictions]).to_parquet(folder / results.PREDICTIONS)
-    (folder / results.CONFIG).write_text(json.dumps(job.config, indent=1))
-    (folder / results.ENVIRONMENT).write_text(json.dumps(job.environment, indent=1))
-    if job.code_diff:
-        (folder / results.CODE_DIFF).write_text(job.code_diff)
-    partial = folder / f"{results.METRICS}.partial"
-    partial.write_text(json.dumps(metrics, indent=1))
-    os.replace(partial, folder / results.METRICS)
-
-
-class _History:
-    """The rows of a trial, a line each; an attempt that resumes drops what it is going to report again."""
-
-    def __init__(self, path: Path, *, resumed: bool) -> None:
-        self._path = path
-        self._trimmed = not resumed
-        if not resumed and rank() == 0:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("")
-
-    def add(self, row: dict[str, float]) -> None:
-        if rank() != 0:
-            return
-        if not self._trimmed and self._path.is_file():
-            lines = self._path.read_text().splitlines()
-            self._path.write_text("".join(f"{line}\n" for line in lines if json.loads(line)["step"] < row["step"]))
-        self._trimmed = True
-        with self._path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-
-
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     """What went wrong, for a table: the innermost failure of a Train run, or the error itself."""
     failures = getattr(error, "worker_failures", None)
     if failures:
-        return _one_line(next(iter(failures.values())))
+        return one_line(next(iter(failures.values())))
     cause = getattr(error, "cause", None)
     if isinstance(cause, BaseException):
-        return _one_line(cause)
-    text = "".join(traceback.format_exception_only(error)).strip()
-    return text.splitlines()[-1] if text else type(error).__name__
+        return one_line(cause)
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[-1]}" if lines else type(error).__name__

@@ -98,7 +98,7 @@ def test_a_sweep_is_one_parent_and_a_child_a_trial(uri: str, track: Callable[...
     (report / "report.html").write_text("<html>")
     with track(plan) as tracker:
         run_all(tracker, plan, tmp_path)
-        tracker.summarise(report, {"test/nll": 3.25})
+        tracker.summarise(report, {"test/nll": 3.25, "test/nll/num_prompts=4, name=hf://a/b, rate=1e+30": 3.5})
         assert tracker.close() == ()
 
     shown = Shown(uri)
@@ -107,7 +107,7 @@ def test_a_sweep_is_one_parent_and_a_child_a_trial(uri: str, track: Callable[...
     assert parent.info.status == "FINISHED"
     assert parent.data.params == {"scale": "tiny", "cells": "2", "seeds": "2", "primary_metric": "test/nll"}
     assert parent.data.tags.items() >= {"git.commit": "abc123", "store": "postgresql://db/spt"}.items()
-    assert parent.data.metrics == {"test/nll": 3.25}
+    assert parent.data.metrics == {"test/nll": 3.25, "test/nll/num_prompts 4 name hf /a/b rate 1e 30": 3.5}
     assert shown.files(parent) == {"plan.json", "report.html"}
     outline = json.loads(
         shown.client.download_artifacts(parent.info.run_id, "plan.json", str(tmp_path))

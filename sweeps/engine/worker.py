@@ -1,0 +1,117 @@
+"""The work of one trial, wherever it is done: train, evaluate, and leave the trial's folder."""
+
+import json
+import math
+import os
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from spt_core import config, evaluation, training
+from spt_core.checkpoint import save_adapter
+from spt_core.parallel import rank
+from sweeps.engine import results
+from sweeps.engine.trial import Job, one_line
+
+
+def run(job: Job, *, report: training.Report, resume_from: Path | None) -> dict[str, Any]:
+    """Train, evaluate on test once, and write the trial's folder.
+
+    Args:
+        job: the trial.
+        report: takes each row of metrics, and now and then a checkpoint folder to copy.
+        resume_from: a checkpoint folder of the same trial.
+
+    Returns:
+        `{"metrics": ...}` or, for a fault that lies in the trial itself, `{"error": ...}`.
+    """
+    folder = Path(job.folder)
+    if (folder / results.METRICS).is_file():  # it had ended, and the one who should have recorded that is gone
+        return {"metrics": json.loads((folder / results.METRICS).read_text())}
+    started = time.perf_counter()
+    torch.set_num_threads(job.config["compute"]["threads"] or job.cpus_per_worker)
+    device = training.default_device() if job.gpus_per_worker else "cpu"
+    history = _History(folder / results.HISTORY, resumed=resume_from is not None)
+
+    def record(metrics: dict[str, float], checkpoint: Path | None) -> None:
+        history.add(metrics)
+        report(metrics, checkpoint)
+
+    try:
+        trial = config.parse(job.config)
+        fitted = training.fit(trial, report=record, resume_from=resume_from, device=device)
+        steps = fitted.metrics["train/steps"]
+        evaluating = time.perf_counter()
+        answer = evaluation.evaluate(
+            fitted.model,
+            fitted.tokenizer,
+            fitted.splits.test,
+            config=trial.evaluation,
+            on_progress=lambda share: report({"step": steps, "total_steps": steps, "test/progress": share}, None),
+        )
+    except (ValueError, training.NonFiniteLossError) as error:
+        return {"error": one_line(error)}
+    metrics = {
+        **fitted.metrics,
+        **answer.metrics,
+        "test/seconds": time.perf_counter() - evaluating,
+        "seconds": fitted.metrics["train/seconds"] + time.perf_counter() - evaluating,
+        "worker/seconds": time.perf_counter() - started,
+    }
+    if rank() == 0:
+        _write(folder, job=job, trial=trial, fitted=fitted, answer=answer, metrics=metrics)
+    return {"metrics": metrics}
+
+
+def _write(
+    folder: Path,
+    *,
+    job: Job,
+    trial: config.TrialConfig,
+    fitted: training.Fitted,
+    answer: evaluation.Evaluation,
+    metrics: dict[str, float],
+) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    save_adapter(folder / results.ADAPTER, tensors=fitted.model.state_dict(), config=trial)
+    pd.DataFrame([asdict(prediction) for prediction in answer.predictions]).to_parquet(folder / results.PREDICTIONS)
+    (folder / results.CONFIG).write_text(json.dumps(job.config, indent=1))
+    (folder / results.ENVIRONMENT).write_text(json.dumps(job.environment, indent=1))
+    if job.code_diff:
+        (folder / results.CODE_DIFF).write_text(job.code_diff)
+    partial = folder / f"{results.METRICS}.partial"
+    partial.write_text(json.dumps(metrics, indent=1))
+    os.replace(partial, folder / results.METRICS)
+
+
+class _History:
+    """The rows of a trial, a line each; an attempt that resumes drops what it is going to report again."""
+
+    def __init__(self, path: Path, *, resumed: bool) -> None:
+        self._path = path
+        self._trimmed = not resumed
+        if not resumed and rank() == 0:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("")
+
+    def add(self, row: dict[str, float]) -> None:
+        if rank() != 0:
+            return
+        if not self._trimmed and self._path.is_file():
+            lines = self._path.read_text().splitlines()
+            self._path.write_text("".join(f"{line}\n" for line in lines if _step(line) < row["step"]))
+        self._trimmed = True
+        with self._path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+def _step(line: str) -> float:
+    """The step of a row; that of a line cut short, when its writer was killed, is beyond all."""
+    try:
+        return float(json.loads(line)["step"])
+    except json.JSONDecodeError:
+        return math.inf

@@ -1,0 +1,131 @@
+"""The work of one trial without Ray: resumed, repeated, refused."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import torch
+
+from sweeps.engine import worker
+from sweeps.engine.trial import Job, one_line
+from tests.conftest import tiny_config
+
+
+class KilledError(BaseException):
+    """What the power going off is to a test."""
+
+
+@dataclass
+class Reports:
+    """Keeps what a trial reports, and a copy of its last checkpoint in a folder; dies at a step if told to."""
+
+    folder: Path
+    die_at: int | None = None
+    rows: list[dict[str, float]] = field(default_factory=list)
+
+    def __call__(self, metrics: dict[str, float], checkpoint: Path | None) -> None:
+        if metrics["step"] == self.die_at:
+            raise KilledError
+        self.rows.append(metrics)
+        if checkpoint is not None:
+            shutil.copytree(checkpoint, self.folder, dirs_exist_ok=True)
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def job(tiny_llama: Path, tmp_path: Path) -> Callable[..., Job]:
+    def made(name: str = "trial", **settings: object) -> Job:
+        return Job(
+            key=name,
+            config=tiny_config(tiny_llama, **settings).model_dump(),
+            environment={"key": name},
+            code_diff="",
+            folder=str(tmp_path / name),
+            storage=str(tmp_path / "checkpoints"),
+            ledger=f"sqlite:///{tmp_path / 'ledger.db'}",
+            owner="ann",
+            workers=0,
+            cpus_per_worker=1,
+            gpus_per_worker=0.0,
+            verbose=False,
+        )
+
+    return made
+
+
+def history(job: Job) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (Path(job.folder) / "history.jsonl").read_text().splitlines()]
+
+
+def without_seconds(metrics: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if not name.endswith("seconds")}
+
+
+@pytest.mark.parametrize("cut", ["", '{"step": 5.0, "tot'], ids=["whole", "cut-short"])
+def test_a_trial_that_died_goes_on_and_its_history_has_each_step_once(
+    job: Callable[..., Job], tmp_path: Path, cut: str
+) -> None:
+    whole = job("whole")
+    uninterrupted = worker.run(whole, report=Reports(tmp_path / "a"), resume_from=None)
+
+    broken, first = job("broken"), Reports(tmp_path / "b", die_at=5)
+    with pytest.raises(KilledError):
+        worker.run(broken, report=first, resume_from=None)
+    assert [row["step"] for row in history(broken)] == [0, 1, 2, 3, 4, 5]  # and the checkpoint is of step 3
+    with (Path(broken.folder) / "history.jsonl").open("a") as file:
+        file.write(cut)
+    again = worker.run(broken, report=Reports(tmp_path / "b"), resume_from=tmp_path / "b")
+
+    assert [row["step"] for row in history(broken)] == [0, 1, 2, 3, 4, 5, 6]
+    assert [without_seconds(row) for row in history(broken)] == [without_seconds(row) for row in history(whole)]
+    assert without_seconds(again["metrics"]) == without_seconds(uninterrupted["metrics"])
+
+
+def test_a_trial_that_ended_unrecorded_answers_from_its_folder(job: Callable[..., Job], tmp_path: Path) -> None:
+    one = job()
+    first = worker.run(one, report=Reports(tmp_path / "a"), resume_from=None)
+    again = Reports(tmp_path / "b")
+    assert worker.run(one, report=again, resume_from=None) == first
+    assert again.rows == []
+
+
+def test_a_trial_that_fails_by_itself_says_why_and_leaves_no_result(job: Callable[..., Job], tmp_path: Path) -> None:
+    one = job(optim__learning_rate=1e30)
+    outcome = worker.run(one, report=Reports(tmp_path / "a"), resume_from=None)
+    assert outcome.keys() == {"error"}
+    assert outcome["error"].startswith("NonFiniteLossError: step 2: contrastive = nan")
+    assert "\n" not in outcome["error"]
+    assert not (Path(one.folder) / "metrics.json").exists()
+
+
+def test_what_a_retry_may_cure_is_raised(job: Callable[..., Job]) -> None:
+    def full(metrics: dict[str, float], checkpoint: Path | None) -> None:
+        raise OSError("No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        worker.run(job(), report=full, resume_from=None)
+
+
+def test_an_error_is_told_in_one_line() -> None:
+    of_workers = Exception("a\nlong\nstory")
+    of_workers.worker_failures = {0: KeyError("prompts"), 1: ValueError("later")}  # type: ignore[attr-defined]
+    assert one_line(of_workers) == "KeyError: 'prompts'"
+    assert one_line(RuntimeError("first line\nCUDA out of memory\n")) == "RuntimeError: CUDA out of memory"
+    assert one_line(TimeoutError()) == "TimeoutError"
+
+
+def test_what_only_waits_for_a_trial_does_not_import_torch() -> None:
+    """Two of a Train trial's processes import the module for its functions; torch costs them seconds and memory."""
+    program = "import sys, sweeps.engine.trial; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True)
