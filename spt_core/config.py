@@ -4,14 +4,19 @@ Everything that can change a result is a field here. What cannot (the number of 
 same gradient) is in `ComputeConfig`, which the canonical form leaves out.
 """
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
+Activation = Literal["softplus", "released_softplus", "none"]
+SELECT_BY = Literal[
+    "nll", "objective", "f1", "bleu", "rouge_1", "rouge_2", "rouge_l", "bert_f1", "dist_1", "dist_2", "dist_avg"
+]
 
 
 class _Part(BaseModel):
@@ -29,6 +34,8 @@ class BackboneConfig(_Part):
     """Hub revision; the commit that it resolves to is part of the trial's identity."""
     precision: Precision = "auto"
     """Arithmetic of the frozen model; soft prompts, retriever and losses are always float32."""
+    dropout: bool = False
+    """Keep the model's own dropout on in training, as the released code does; a mask of its own for each prompt."""
 
 
 class DataConfig(_Part):
@@ -48,6 +55,11 @@ class DataConfig(_Part):
     """Test responses decoded and scored; all when None."""
     max_tokens: int = Field(512, ge=16)
     """Most tokens of context plus response; the context is cut from the left (BOS stays)."""
+    boundary: Literal["joint", "released"] = "joint"
+    """Where decoding starts: at the tokens that training saw before the response, or, as the released code, at
+    those of the text that ends in `R: ` with its space, which training never sees."""
+    train_eos: bool = True
+    """Whether the end of sequence is a token of the response."""
 
 
 class PromptsConfig(_Part):
@@ -57,6 +69,30 @@ class PromptsConfig(_Part):
     """K, the number of soft prompts."""
     prompt_length: int = Field(8, ge=1)
     """L, the number of virtual tokens of each."""
+    init: Literal["gaussian", "vocabulary", "text"] = "gaussian"
+    """Standard Gaussian (the paper), the embeddings of random tokens, or those of `init_text`."""
+    init_text: str | None = None
+    """Prompt k starts at the tokens k * L, k * L + 1, ... of this text, over and over."""
+
+    @model_validator(mode="after")
+    def _text_where_it_is_read(self) -> "PromptsConfig":
+        if self.init == "text" and not (self.init_text or "").strip():
+            raise ValueError("init is 'text' and init_text is empty: give it a text, or use init='vocabulary'")
+        return self
+
+
+class RetrieverConfig(_Part):
+    """How the similarity of a context to each prompt is computed (Eq. 1)."""
+
+    projections: Literal["separate", "shared"] = "separate"
+    """lin_C and lin_sp as two layers, or one layer applied to both."""
+    reads: Literal["context", "sequence"] = "context"
+    """What it reads in training; `sequence` leaks the response, which is not there at inference."""
+    masked: bool = True
+    """Average over tokens alone; else over padding too: in training up to `data.max_tokens` columns, at inference
+    those of the batch, so that the chosen prompt depends on who shares it."""
+    activation: Activation = "softplus"
+    """s from the cosine: softplus, the released one (beta 10, threshold 1: not monotone), or the cosine itself."""
 
 
 class SoftPromptTerm(_Part):
@@ -64,6 +100,8 @@ class SoftPromptTerm(_Part):
 
     enabled: bool = True
     weight: float = Field(1.0, ge=0)
+    reduction: Literal["sum_over_prompts", "mean"] = "sum_over_prompts"
+    """Over prompts; over the tokens of the batch it is the mean."""
 
 
 class ContrastiveTerm(_Part):
@@ -71,8 +109,42 @@ class ContrastiveTerm(_Part):
 
     enabled: bool = True
     weight: float = Field(1.0, ge=0)
-    threshold: float = Field(20.0, ge=0, le=100)
-    """Gamma: contexts whose similarity M is above it form a positive pair (0 to 100)."""
+    threshold: float | str = 20.0
+    """Gamma: contexts whose similarity M is above it form a positive pair (0 to 100), or `quantile:0.9` for that
+    quantile of M over pairs of training contexts."""
+    similarity: str = "bleu"
+    """M: `bleu`, `rouge_l`, `embedding` (cosine by a bundled encoder) or `embedding:` and an encoder's name."""
+    text: Literal["context", "persona"] = "context"
+    """What M compares: persona and history, or the persona alone."""
+    scores: Literal["activated", "raw"] = "activated"
+    """The score vectors that are compared: after the activation, or the cosines before it."""
+    reduction: Literal["mean", "sum"] = "mean"
+    """Over the pairs."""
+    group_size: int | None = Field(None, ge=2)
+    """Form pairs within so many neighbouring contexts of a batch only, as GPUs on their own would; None: all of it."""
+
+    @field_validator("threshold")
+    @classmethod
+    def _on_its_scale(cls, value: float | str) -> float | str:
+        if isinstance(value, str):
+            kind, _, share = value.partition(":")
+            with contextlib.suppress(ValueError):
+                if kind == "quantile" and 0 < float(share) < 1:
+                    return value
+        elif 0 <= value <= 100:
+            return value
+        raise ValueError(
+            "it should be greater than or equal to 0 and less than or equal to 100, or a quantile of the training "
+            "pairs such as 'quantile:0.9'"
+        )
+
+    @field_validator("similarity")
+    @classmethod
+    def _is_known(cls, value: str) -> str:
+        measure, colon, encoder = value.partition(":")
+        if value not in {"bleu", "rouge_l", "embedding"} and not (measure == "embedding" and colon and encoder):
+            raise ValueError("it should be bleu, rouge_l, embedding, or embedding: and the name of an encoder")
+        return value
 
 
 class SelectionTerm(_Part):
@@ -84,6 +156,12 @@ class SelectionTerm(_Part):
     """Temperature of the target softmax(-NLL / tau_g)."""
     tau_s: float = Field(1.0, gt=0)
     """Temperature of the retriever's softmax(S / tau_s)."""
+    direction: Literal["target_to_scores", "scores_to_target"] = "target_to_scores"
+    """KL(target || softmax(S / tau_s)), or the other way round."""
+    nll: Literal["mean", "sum"] = "mean"
+    """The NLL in the target: mean per response token, or their sum."""
+    target_noise: float = Field(0.0, ge=0)
+    """Standard deviation of Gaussian noise on the target's logits, so that it stays a distribution."""
 
 
 class FusionTerm(_Part):
@@ -91,6 +169,9 @@ class FusionTerm(_Part):
 
     enabled: bool = True
     weight: float = Field(1.0, ge=0)
+    of: Literal["probabilities", "weighted_logits"] = "probabilities"
+    """The mean of the K distributions (the paper), or the sum of the K logits weighted by similarity, through which
+    the retriever is trained too (the released code)."""
 
 
 class LossesConfig(_Part):
@@ -120,17 +201,61 @@ class OptimConfig(_Part):
     epochs: int = Field(1, ge=1)
     max_steps: int | None = Field(None, ge=1)
     """Stop after so many optimisation steps, whatever the epochs say."""
+    order: Literal["each_epoch", "once"] = "each_epoch"
+    """Draw the order of batches anew for each epoch, or once for all, as the released code."""
+    patience: int | None = Field(None, ge=1)
+    """Stop after so many evaluations in a row without a better one; None: never early."""
 
 
 class EvaluationConfig(_Part):
-    """When dev is scored, and how the test responses are decoded and scored."""
+    """When dev is scored and by what the checkpoint is chosen, and how the test responses are decoded and scored."""
 
     every_steps: int | None = Field(None, ge=1)
-    """Score dev every so many steps, beside the start and the end; None: at the end of each epoch."""
+    """Score dev every so many steps, beside the start, the end of each epoch and the end."""
+    select_by: SELECT_BY = "nll"
+    """What chooses the checkpoint, on dev: NLL under the selected prompt, the training objective, or a metric of the
+    decoded replies (which costs decoding dev each time)."""
     batch_size: int = Field(16, ge=1)
     max_new_tokens: int = Field(32, ge=1)
+    generation: dict[str, bool | int | float] = Field(default_factory=dict)
+    """More options of transformers' `generate`, such as `{"num_beams": 4}`; greedy without any."""
+    cut: bool = True
+    """Cut a reply at the first `R:`, `Q:`, `Summary:`, newline or colon, as the released code does."""
+    controls: bool = False
+    """Decode under every prompt, so that the routing controls (a random prompt, each fixed one, a rule by turn,
+    shuffled contexts, the prompt of least NLL) have replies and not NLLs alone."""
     bert_encoder: str | None = "bundled:minilm-l6"
     """Encoder of BERTScore (`microsoft/deberta-xlarge-mnli` is the paper's); None leaves it out."""
+
+
+class LoraConfig(_Part):
+    """Low-rank updates of the backbone's layers (through peft): the baseline of Table 4."""
+
+    rank: int | None = Field(None, ge=1)
+    """None: the rank whose number of parameters is nearest to that of SPT with the same `prompts`."""
+    scaling: float = Field(2.0, gt=0)
+    """alpha / rank."""
+    target_modules: tuple[str, ...] = Field(("q_proj", "v_proj"), min_length=1)
+    """Linear layers that get an update, by the end of their names."""
+
+
+class InContextConfig(_Part):
+    """Instruction and examples before the context, and no training: GPT-3.5's row in Table 4."""
+
+    num_examples: int = Field(0, ge=0)
+    """Training replies shown with their contexts; 0 is zero-shot."""
+    instruction: str = "Continue the dialogue as the person whose persona is given, with one short reply."
+    endpoint: str | None = None
+    """Base URL of an OpenAI-compatible server that replies instead of the backbone; its key comes from the
+    environment (OPENAI_API_KEY). Such a trial has no NLL."""
+    endpoint_model: str | None = None
+    """The server's name of the model."""
+
+    @model_validator(mode="after")
+    def _a_server_serves_a_model(self) -> "InContextConfig":
+        if self.endpoint is not None and self.endpoint_model is None:
+            raise ValueError("endpoint is set and endpoint_model is not: name the model that the server should use")
+        return self
 
 
 class ComputeConfig(_Part):
@@ -140,6 +265,8 @@ class ComputeConfig(_Part):
     """Contexts of one worker that go through the backbone at once; None: all of them."""
     prompts_per_pass: int | None = Field(None, ge=1)
     """Soft prompts that go through the backbone at once; None: all K. Memory does not grow with K beyond it."""
+    gradient_checkpointing: bool = False
+    """Keep the input of each layer alone and compute the rest again in the backward pass."""
     threads: int | None = Field(None, ge=1)
     """CPU threads of torch in each worker; None: one per CPU the worker was given."""
 
@@ -147,15 +274,35 @@ class ComputeConfig(_Part):
 class TrialConfig(_Part):
     """One trial, whole: two equal canonical forms on the same data and model are the same trial."""
 
+    method: Literal["spt", "lora", "in_context"] = "spt"
+    """What adapts the backbone. Prompt tuning is `spt` with one prompt."""
     backbone: BackboneConfig = BackboneConfig()
     data: DataConfig = DataConfig()
     prompts: PromptsConfig = PromptsConfig()
+    retriever: RetrieverConfig = RetrieverConfig()
     losses: LossesConfig = LossesConfig()
     optim: OptimConfig = OptimConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    lora: LoraConfig = LoraConfig()
+    in_context: InContextConfig = InContextConfig()
     compute: ComputeConfig = ComputeConfig()
     seed: int = Field(0, ge=0)
     """Seed of initialisation and of the order of batches; paired across the cells of a sweep."""
+
+    @model_validator(mode="after")
+    def _layout_leaves_the_mathematics_alone(self) -> "TrialConfig":
+        compute, fusion = self.compute, self.losses.fusion
+        if self.backbone.dropout and (compute.micro_batch_size or compute.prompts_per_pass):
+            raise ValueError(
+                "backbone.dropout draws one mask for the whole batch, so it cannot be computed in parts: unset "
+                "compute.micro_batch_size and compute.prompts_per_pass (compute.gradient_checkpointing may stay)"
+            )
+        if fusion.enabled and fusion.of == "weighted_logits" and compute.prompts_per_pass:
+            raise ValueError(
+                "losses.fusion.of = 'weighted_logits' needs all prompts of a context at once: unset "
+                "compute.prompts_per_pass (compute.micro_batch_size may stay)"
+            )
+        return self
 
     def override(self, values: Mapping[str, Any]) -> "TrialConfig":
         """This config with the fields at the given dotted paths replaced.
@@ -188,24 +335,54 @@ class TrialConfig(_Part):
     def canonical(self) -> "TrialConfig":
         """The representative of all configs that compute the same trial.
 
-        Folded: a term of weight 0 is off; the parameters of a term that is off; and at K = 1 selection (its loss is
-        0) and the contrastive term (it has no gradient). At K = 1 fusion *is* the soft prompt loss, so the two
-        together only scale the objective, which Adam does not see: SPT at K = 1 is plain prompt tuning.
+        Folded: a term of weight 0 is off; the parameters of a term that is off; the contrastive term where a batch has
+        no pair; parts of a method that is not used; and at K = 1 selection (its loss is 0), the contrastive term (it
+        has no gradient) and the retriever. At K = 1 the paper's fusion *is* the soft prompt loss, so the two together
+        only scale the objective, which Adam does not see: SPT at K = 1 is plain prompt tuning. The released fusion
+        scales the logits by the similarity, so it stays.
         """
-        losses = self.losses
-        if self.prompts.num_prompts == 1:
-            off = {"enabled": False}
-            folded = LossesConfig(
-                selection=SelectionTerm(**off), contrastive=ContrastiveTerm(**off), fusion=FusionTerm(**off)
-            )
+        folded: dict[str, Any] = {"compute": ComputeConfig()}
+        if self.method != "lora":
+            folded["lora"] = LoraConfig()
+        if self.method != "in_context":
+            folded["in_context"] = InContextConfig()
+        if self.prompts.init != "text":
+            folded["prompts"] = self.prompts.model_copy(update={"init_text": None})
+        if self.method == "spt":
+            folded["losses"] = losses = self._folded_losses()
+            if self.prompts.num_prompts == 1 and not losses.fusion.enabled:
+                folded["retriever"] = RetrieverConfig()
         else:
-            folded = LossesConfig(
+            folded |= {"losses": _ONE_PREDICTION, "retriever": RetrieverConfig()}
+            if self.method == "in_context" or self.lora.rank is not None:
+                folded["prompts"] = PromptsConfig()
+        if self.method == "in_context":
+            folded["optim"] = OptimConfig()
+            if self.in_context.num_examples == 0:
+                folded["seed"] = 0
+        return self.model_copy(update=folded)
+
+    def _folded_losses(self) -> LossesConfig:
+        losses = self.losses
+        contrastive = _fold(losses.contrastive)
+        if self.optim.batch_size == 1:
+            contrastive = ContrastiveTerm(enabled=False)
+        if self.retriever.activation == "none" and contrastive.enabled:
+            contrastive = contrastive.model_copy(update={"scores": "activated"})
+        if self.prompts.num_prompts > 1:
+            return LossesConfig(
                 soft_prompt=_fold(losses.soft_prompt),
-                contrastive=_fold(losses.contrastive),
+                contrastive=contrastive,
                 selection=_fold(losses.selection),
                 fusion=_fold(losses.fusion),
             )
-        return self.model_copy(update={"losses": folded, "compute": ComputeConfig()})
+        fusion = _fold(losses.fusion)
+        if not fusion.enabled or fusion.of == "probabilities":
+            return _ONE_PREDICTION
+        soft_prompt = _fold(losses.soft_prompt)
+        if soft_prompt.enabled:
+            soft_prompt = soft_prompt.model_copy(update={"reduction": "sum_over_prompts"})
+        return _ONE_PREDICTION.model_copy(update={"soft_prompt": soft_prompt, "fusion": fusion})
 
     def key(self, **identity: Any) -> str:
         """Hash of the canonical form and of what else decides the numbers.
@@ -223,6 +400,13 @@ class TrialConfig(_Part):
         form = {"config": self.canonical().model_dump(exclude=_KNOWN_BY_IDENTITY), **identity}
         return hashlib.sha256(json.dumps(form, sort_keys=True).encode()).hexdigest()[:16]
 
+
+_ONE_PREDICTION = LossesConfig(
+    selection=SelectionTerm(enabled=False),
+    contrastive=ContrastiveTerm(enabled=False),
+    fusion=FusionTerm(enabled=False),
+)
+"""Where there is one prediction a context, its NLL is the objective."""
 
 _Term = TypeVar("_Term", SoftPromptTerm, ContrastiveTerm, SelectionTerm, FusionTerm)
 
