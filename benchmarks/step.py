@@ -23,10 +23,11 @@ from spt_core import recipes
 from spt_core.backbone import positions
 from spt_core.batching import Batch, collate, epoch_batches
 from spt_core.config import TrialConfig
+from spt_core.gradient import backward
 from spt_core.losses import Scores, objective
-from spt_core.model import SelectivePromptModel, activate, build
+from spt_core.model import SelectivePromptModel, build
 from spt_core.text_similarity import bleu_matrix
-from spt_core.training import backward, load_splits
+from spt_core.training import load_splits
 
 RELEASED_LENGTH = 512
 
@@ -50,7 +51,7 @@ def released_schedule(model: SelectivePromptModel, batch: Batch, *, config: Tria
         logp_BRV = logits_BTV[:, -num_response - 1 : -1].log_softmax(-1)
         columns.append(logp_BRV.gather(-1, batch.response_ids_BR.unsqueeze(-1)).squeeze(-1))
     cosine_BK = model.cosine(batch)
-    scores = Scores(cosine_BK, activate(cosine_BK), torch.stack(columns, dim=1))
+    scores = Scores(cosine_BK, model.activate(cosine_BK), torch.stack(columns, dim=1))
     similarity_BB = bleu_matrix([example.context for example in batch.examples])
     total: Tensor = objective(scores, batch.response_mask_BR, similarity_BB, losses=config.losses)["total"]
     torch.autograd.backward(total)
@@ -69,12 +70,7 @@ def measure(config: TrialConfig, *, repeats: int) -> dict[str, Any]:
     """
     ours, tokenizer = build(config, device="cpu")
     plain_config = config.override({"backbone.precision": "float32"})
-    plain = SelectivePromptModel(
-        _plain_backbone(plain_config),
-        num_prompts=config.prompts.num_prompts,
-        prompt_length=config.prompts.prompt_length,
-        seed=config.seed,
-    )
+    plain, _ = build(plain_config, device="cpu")
     examples = load_splits(config.data, tokenizer).train
     order = epoch_batches(examples, batch_size=config.optim.batch_size, seed=0, epoch=0)
     batches = [collate([examples[i] for i in ids]) for ids in order[: repeats + 1]]
@@ -107,11 +103,6 @@ def measure(config: TrialConfig, *, repeats: int) -> dict[str, Any]:
         "mean_columns": statistics.mean(mask.shape[1] for mask in masks),
         "padding_percent": 100 * (1 - sum(int(m.sum()) for m in masks) / sum(m.numel() for m in masks)),
     }
-
-
-def _plain_backbone(config: TrialConfig) -> backbones.Backbone:
-    # Past `load`, whose cache holds one backbone: here two live side by side.
-    return backbones.load.__wrapped__(backbones.resolve(config.backbone), precision="float32", device="cpu")
 
 
 def main(

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from spt_core.config import PRECISIONS, BackboneConfig
 
@@ -24,14 +25,23 @@ logger = logging.getLogger(__name__)
 
 BUNDLED_SMOLLM2 = "bundled:smollm2-135m"
 _HUB_SECONDS = 10.0
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_LOGITS_AT_ONCE = 2**24
+"""Logits of the vocabulary that are held at once where they are had in parts: 64 MiB of float32."""
+_GREEDY: dict[str, Any] = {
+    "do_sample": False,
+    "temperature": None,
+    "top_p": None,
+    "top_k": None,
+    "repetition_penalty": None,
+}
+_DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def resolve_precision(precision: str, device_type: str) -> str:
     """What `auto` means on a device: the fastest arithmetic that it does natively, not emulated.
 
     Args:
-        precision: `auto` or one of float32, bfloat16, float16.
+        precision: `auto` or one of float64, float32, bfloat16, float16.
         device_type: `cpu` or `cuda`.
 
     Raises:
@@ -190,23 +200,59 @@ class Backbone(nn.Module):
 
     Args:
         model: any `AutoModelForCausalLM` that takes `inputs_embeds`, `position_ids` and `logits_to_keep`.
-        precision: `float32`, `bfloat16` or `float16`: the arithmetic of the matrix products. The residual stream and
-            the log-probabilities are float32 in each.
+        precision: `float64`, `float32`, `bfloat16` or `float16`: the arithmetic of the matrix products. The residual
+            stream and the log-probabilities are float32 (float64 under float64).
+
+    Attributes:
+        dtype: of embeddings and log-probabilities, and of what is trained.
+        gradient_checkpointing: keep the input of each layer alone and compute the rest again in the backward pass.
     """
 
     def __init__(self, model: Any, *, precision: str) -> None:
+        from transformers.modeling_layers import GradientCheckpointingLayer
+
         super().__init__()
         self.model = model.requires_grad_(False).eval()
         self.precision = precision
+        self.dtype = torch.float64 if precision == "float64" else torch.float32
+        self.gradient_checkpointing = False
+        self._head_is_plain: bool | None = None
+        for layer in model.modules():
+            if isinstance(layer, GradientCheckpointingLayer):
+                # transformers checkpoints in train mode alone, which would turn dropout on.
+                layer.forward = functools.partial(self._run_layer, layer.forward)
+
+    def _run_layer(self, forward: Any, *args: Any, **kwargs: Any) -> Any:
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            return checkpoint(forward, *args, use_reentrant=False, **kwargs)
+        return forward(*args, **kwargs)
 
     def train(self, mode: bool = True) -> "Backbone":
         """Stay in eval mode: the backbone is never trained."""
         return super().train(False)
 
+    @contextlib.contextmanager
+    def dropping_out(self, seed: int) -> Iterator[None]:
+        """With the model's own dropout on, its masks drawn from a seed; outside it, the random state is as before."""
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(seed)
+            self.model.train()
+            try:
+                yield
+            finally:
+                self.model.eval()
+
     @property
     def width(self) -> int:
         """D, the width of the input embeddings."""
-        return int(self.model.get_input_embeddings().weight.shape[1])
+        return self.vocabulary.shape[1]
+
+    @property
+    def vocabulary(self) -> Tensor:
+        """Input embeddings of all tokens, [V, D]."""
+        embeddings: Tensor = self.model.get_input_embeddings().weight
+        return embeddings
 
     @property
     def device(self) -> torch.device:
@@ -214,9 +260,9 @@ class Backbone(nn.Module):
         return torch.device(self.model.device)
 
     def embed(self, token_ids_BT: Tensor) -> Tensor:
-        """Input embeddings, [B, T, D], float32."""
+        """Input embeddings, [B, T, D], of `dtype`."""
         with torch.no_grad():
-            embedding_BTD: Tensor = self.model.get_input_embeddings()(token_ids_BT).float()
+            embedding_BTD: Tensor = self.model.get_input_embeddings()(token_ids_BT).to(self.dtype)
         return embedding_BTD
 
     def response_logp(self, inputs_NTD: Tensor, mask_NT: Tensor, response_NR: Tensor) -> Tensor:
@@ -230,7 +276,7 @@ class Backbone(nn.Module):
             response_NR: the response's token ids; anything valid where it is padding.
 
         Returns:
-            [N, R], float32, in nats.
+            [N, R], of `dtype`, in nats.
         """
         num_tokens = response_NR.shape[1]
         with self._autocast():
@@ -241,20 +287,80 @@ class Backbone(nn.Module):
                 logits_to_keep=num_tokens + 1,
                 use_cache=False,
             ).logits[:, :-1]
-        logits_NRV = logits_NRV.float()
-        chosen_NR: Tensor = logits_NRV.gather(-1, response_NR.unsqueeze(-1)).squeeze(-1)
-        logp_NR: Tensor = chosen_NR - logits_NRV.logsumexp(-1)
-        return logp_NR
+        return _logp(logits_NRV.to(self.dtype), response_NR)
+
+    def mixed_logp(
+        self, inputs_NTD: Tensor, mask_NT: Tensor, response_BR: Tensor, weights_BK: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Log-probabilities under each prompt, and under the weighted sum of the prompts' logits.
+
+        The vocabulary is held for a few tokens at a time, in the backward pass too.
+
+        Args:
+            inputs_NTD: embeddings, the K prompts of a context in neighbouring rows; the last R columns are the
+                response.
+            mask_NT: 1 where a column is attended to.
+            response_BR: the response's token ids; anything valid where it is padding.
+            weights_BK: of each prompt's logits; they need not sum to 1.
+
+        Returns:
+            [B, K, R] and [B, R], of `dtype`, in nats.
+
+        Raises:
+            ValueError: this model does more to its last hidden state than one linear layer.
+        """
+        num_rows, num_prompts = weights_BK.shape
+        num_tokens = response_BR.shape[1]
+        with self._autocast():
+            hidden_NTD = self.model.base_model(
+                inputs_embeds=inputs_NTD, attention_mask=mask_NT, position_ids=positions(mask_NT), use_cache=False
+            )[0]
+            self._require_plain_head()
+            hidden_BKRD = hidden_NTD[:, -num_tokens - 1 : -1].unflatten(0, (num_rows, num_prompts))
+            head = self.model.get_output_embeddings()
+
+            def of_tokens(hidden_BKrD: Tensor, target_Br: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+                logits_BKrV = head(hidden_BKrD).to(self.dtype)
+                fused_BrV = torch.einsum("bk,bkrv->brv", weights, logits_BKrV)
+                return _logp(logits_BKrV, target_Br.unsqueeze(1).expand(-1, num_prompts, -1)), _logp(
+                    fused_BrV, target_Br
+                )
+
+            each = max(1, _LOGITS_AT_ONCE // (num_rows * num_prompts * head.weight.shape[0]))
+            parts = [
+                checkpoint(of_tokens, hidden, target, weights_BK, use_reentrant=False)
+                for hidden, target in zip(
+                    torch.split(hidden_BKRD, each, 2), torch.split(response_BR, each, 1), strict=True
+                )
+            ]
+        return torch.cat([logp for logp, _ in parts], -1), torch.cat([fused for _, fused in parts], -1)
 
     @torch.no_grad()
-    def generate(self, inputs_NTD: Tensor, mask_NT: Tensor, *, max_new_tokens: int, eos_id: int) -> Tensor:
-        """Greedy continuation of each row.
+    def _require_plain_head(self) -> None:
+        """Once a model: its logits are its head's, so that they can be had a few tokens at a time."""
+        if self._head_is_plain is None:
+            ids_BT = torch.arange(3, device=self.device).unsqueeze(0)
+            hidden = self.model.base_model(ids_BT, use_cache=False)[0]
+            logits = self.model(ids_BT, use_cache=False).logits
+            self._head_is_plain = torch.allclose(self.model.get_output_embeddings()(hidden), logits, rtol=1e-3)
+        if not self._head_is_plain:
+            raise ValueError(
+                f"losses.fusion.of = 'weighted_logits': {type(self.model).__name__} does more to its last hidden state "
+                "than one linear layer, which is not supported; use 'probabilities'"
+            )
+
+    @torch.no_grad()
+    def generate(
+        self, inputs_NTD: Tensor, mask_NT: Tensor, *, max_new_tokens: int, eos_id: int, **options: Any
+    ) -> Tensor:
+        """Continuation of each row, greedy unless the options say otherwise.
 
         Args:
             inputs_NTD: prompt and left-padded context embeddings.
             mask_NT: 1 where a column is attended to.
             max_new_tokens: most tokens to add.
             eos_id: the token that ends a row; the rest of the row is filled with it.
+            options: of transformers' `generate`.
 
         Returns:
             Token ids, [N, at most max_new_tokens].
@@ -264,18 +370,22 @@ class Backbone(nn.Module):
                 inputs_embeds=inputs_NTD,
                 attention_mask=mask_NT,
                 max_new_tokens=max_new_tokens,
-                do_sample=False,
-                temperature=None,
-                top_p=None,
-                top_k=None,
-                repetition_penalty=None,
                 eos_token_id=eos_id,
                 pad_token_id=eos_id,
+                **{**_GREEDY, **options},
             )
         return tokens_NR
 
     def _autocast(self) -> Any:
-        return torch.autocast(self.device.type, dtype=_DTYPES[self.precision], enabled=self.precision != "float32")
+        return torch.autocast(
+            self.device.type, dtype=_DTYPES[self.precision], enabled=self.precision in {"bfloat16", "float16"}
+        )
+
+
+def _logp(logits_V: Tensor, token: Tensor) -> Tensor:
+    """Log-probability of tokens: logits with a last axis V to the same shape without it."""
+    chosen: Tensor = logits_V.gather(-1, token.unsqueeze(-1)).squeeze(-1)
+    return chosen - logits_V.logsumexp(-1)
 
 
 def positions(mask_NT: Tensor) -> Tensor:
@@ -285,7 +395,12 @@ def positions(mask_NT: Tensor) -> Tensor:
 
 @functools.lru_cache(maxsize=1)
 def load(source: Source, *, precision: str, device: str) -> Backbone:
-    """Load a backbone; the last one loaded is kept, so that trials in one process share it.
+    """A backbone to share: the last one loaded is kept for the next trial of the process. See `load_own`."""
+    return load_own(source, precision=precision, device=device)
+
+
+def load_own(source: Source, *, precision: str, device: str) -> Backbone:
+    """Load a backbone that nobody else has, so that layers may be added to it.
 
     Args:
         source: from `resolve`.

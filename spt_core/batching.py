@@ -4,7 +4,7 @@ A batch's order, membership and padding depend on the data and a seed alone: nev
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -29,6 +29,8 @@ class Example:
         reference: the human reply.
         context_ids: tokens of the template up to and with `R:`.
         response_ids: tokens of the reply and the end of sequence.
+        decoding_ids: tokens that decoding continues: those of the context, unless the boundary is the released one.
+        num_turns: replies of the persona's owner in the whole conversation.
     """
 
     dialogue: str
@@ -38,6 +40,15 @@ class Example:
     reference: str
     context_ids: tuple[int, ...]
     response_ids: tuple[int, ...]
+    decoding_ids: tuple[int, ...]
+    num_turns: int
+
+    @property
+    def stage(self) -> str:
+        """Where in its conversation the reply stands: `opening`, `middle` or `closing`."""
+        if self.turn == 0:
+            return "opening"
+        return "closing" if self.turn == self.num_turns - 1 else "middle"
 
     @property
     def num_tokens(self) -> int:
@@ -83,6 +94,15 @@ class Batch:
         """Some rows, padded as the whole batch is."""
         return Batch(self.token_ids_BT[rows], self.mask_BT[rows], self.num_context, self.examples[rows])
 
+    def repeat(self, times: int) -> "Batch":
+        """Each row so many times, copies in neighbouring rows."""
+        return Batch(
+            self.token_ids_BT.repeat_interleave(times, dim=0),
+            self.mask_BT.repeat_interleave(times, dim=0),
+            self.num_context,
+            tuple(example for example in self.examples for _ in range(times)),
+        )
+
     def to(self, device: torch.device) -> "Batch":
         """The same batch on another device."""
         return Batch(self.token_ids_BT.to(device), self.mask_BT.to(device), self.num_context, self.examples)
@@ -101,7 +121,14 @@ def template(persona: Sequence[str], history: Sequence[tuple[str, str]], query: 
     return f"given persona: {' '.join(persona)}; context: {' '.join(filter(None, turns))}"
 
 
-def tokenise(conversations: Conversations, tokenizer: Any, *, max_tokens: int) -> list[Example]:
+def tokenise(
+    conversations: Conversations,
+    tokenizer: Any,
+    *,
+    max_tokens: int,
+    boundary: str = "joint",
+    train_eos: bool = True,
+) -> list[Example]:
     """Every reply of the conversations as an example, in order.
 
     Context and response are tokenised as one text, so training sees the boundary that decoding sees: the response
@@ -112,15 +139,17 @@ def tokenise(conversations: Conversations, tokenizer: Any, *, max_tokens: int) -
         tokenizer: a fast one; BOS goes in front if it has one, EOS at the end.
         max_tokens: most tokens of context plus response; the context is cut from the left and keeps BOS, and a
             response that is longer by itself is cut from the right.
+        boundary: `joint`, or `released`: decoding continues the text that ends in `R: ` with its space.
+        train_eos: whether the end of sequence is a token of the response.
     """
-    drafts: list[tuple[str, int, str, str, str, str]] = []
+    drafts: list[tuple[str, int, int, str, str, str, str]] = []
     for conversation in conversations:
         history: list[tuple[str, str]] = []
         persona = " ".join(conversation.persona)
         for index, turn in enumerate(conversation.turns):
             said = " ".join(filter(None, [persona, *(part for pair in history for part in pair), turn.query]))
             text = template(conversation.persona, history, turn.query)
-            drafts.append((conversation.id, index, persona, said, turn.response, text))
+            drafts.append((conversation.id, index, len(conversation.turns), persona, said, turn.response, text))
             history.append((turn.query, turn.response))
     if not drafts:
         return []
@@ -130,14 +159,33 @@ def tokenise(conversations: Conversations, tokenizer: Any, *, max_tokens: int) -
         return_offsets_mapping=True,
     )
     bos = () if tokenizer.bos_token_id is None else (tokenizer.bos_token_id,)
+    eos = (tokenizer.eos_token_id,) if train_eos else ()
+    released = [None] * len(drafts)
+    if boundary == "released":
+        released = tokenizer([f"{text} " for *_, text in drafts], add_special_tokens=False)["input_ids"]
     examples = []
-    for draft, ids, offsets in zip(drafts, encoded["input_ids"], encoded["offset_mapping"], strict=True):
-        dialogue, turn_index, persona, said, reference, text = draft
-        boundary = next(i for i, (_, end) in enumerate(offsets) if end > len(text))
-        response_ids = (*ids[boundary:], tokenizer.eos_token_id)[: max_tokens - len(bos) - 1]
+    for draft, ids, offsets, decoding in zip(
+        drafts, encoded["input_ids"], encoded["offset_mapping"], released, strict=True
+    ):
+        dialogue, turn_index, num_turns, persona, said, reference, text = draft
+        start = next(i for i, (_, end) in enumerate(offsets) if end > len(text))
+        response_ids = (*ids[start:], *eos)[: max_tokens - len(bos) - 1]
         room = max_tokens - len(bos) - len(response_ids)
-        context_ids = (*bos, *ids[max(0, boundary - room) : boundary])
-        examples.append(Example(dialogue, turn_index, persona, said, reference, context_ids, response_ids))
+        context_ids = (*bos, *ids[max(0, start - room) : start])
+        decoding_ids = context_ids if decoding is None else (*bos, *decoding[max(0, len(decoding) - room) :])
+        examples.append(
+            Example(
+                dialogue=dialogue,
+                turn=turn_index,
+                persona=persona,
+                context=said,
+                reference=reference,
+                context_ids=context_ids,
+                response_ids=response_ids,
+                decoding_ids=decoding_ids,
+                num_turns=num_turns,
+            )
+        )
     return examples
 
 
@@ -152,6 +200,14 @@ def collate(examples: Sequence[Example]) -> Batch:
         token_ids_BT[row, start:end] = torch.tensor(example.context_ids + example.response_ids)
         mask_BT[row, start:end] = 1
     return Batch(token_ids_BT, mask_BT, num_context, tuple(examples))
+
+
+def to_decode(batch: Batch) -> Batch:
+    """The batch whose contexts are what decoding continues; the same one unless the boundary is the released one."""
+    if all(example.decoding_ids == example.context_ids for example in batch.examples):
+        return batch
+    asked = [replace(example, context_ids=example.decoding_ids) for example in batch.examples]
+    return replace(collate(asked), examples=batch.examples).to(batch.mask_BT.device)
 
 
 def epoch_batches(examples: Sequence[Example], *, batch_size: int, seed: int, epoch: int) -> list[list[int]]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from spt_core.config import TrialConfig, parse
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 def save_adapter(folder: Path, *, tensors: Mapping[str, Tensor], config: TrialConfig) -> None:
@@ -55,17 +55,19 @@ class Progress:
         step: optimisation steps done.
         seconds: spent training so far, over all attempts.
         dev_nll_start: dev NLL before the first step; None until it is known.
-        best_dev_nll: the lowest dev NLL so far; None until it is known.
+        best_loss: the lowest so far of what chooses the checkpoint (a metric with its sign turned); None until known.
+        best_dev_nll: dev NLL at that moment.
         best_step: where that was.
-        loss_scale: of the gradient scaler; 1 without one.
+        without_better: evaluations since then.
     """
 
     step: int = 0
     seconds: float = 0.0
     dev_nll_start: float | None = None
+    best_loss: float | None = None
     best_dev_nll: float | None = None
     best_step: int = 0
-    loss_scale: float = 1.0
+    without_better: int = 0
 
 
 def save_progress(
@@ -75,6 +77,7 @@ def save_progress(
     model: Mapping[str, Tensor],
     best: Mapping[str, Tensor],
     optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
     config: TrialConfig,
 ) -> None:
     """Write everything that training goes on from, to the bit.
@@ -93,13 +96,21 @@ def save_progress(
         **moments,
     }
     _save_tensors(folder / "progress.safetensors", tensors)
-    _save_json(folder / "progress.json", {"format": _FORMAT, "config_key": config.key(), **asdict(progress)})
+    _save_json(
+        folder / "progress.json",
+        {"format": _FORMAT, "config_key": config.key(), "scaler": scaler.state_dict(), **asdict(progress)},
+    )
 
 
 def load_progress(
-    folder: Path, *, model: torch.nn.Module, optimizer: torch.optim.Optimizer, config: TrialConfig
+    folder: Path,
+    *,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    config: TrialConfig,
 ) -> tuple[Progress, dict[str, Tensor]]:
-    """Put model and optimizer back to where `save_progress` left them.
+    """Put model, optimizer and gradient scaler back to where `save_progress` left them.
 
     Returns:
         The progress, and the state of the best model so far.
@@ -110,6 +121,7 @@ def load_progress(
     info: dict[str, Any] = json.loads((folder / "progress.json").read_text())
     if info.pop("format") != _FORMAT or info.pop("config_key") != config.key():
         raise ValueError(f"{folder}: this checkpoint belongs to another config or format; start without it")
+    scaler.load_state_dict(info.pop("scaler"))
     tensors = load_file(folder / "progress.safetensors")
     model.load_state_dict(_below(tensors, "model."))
     state: dict[int, dict[str, Tensor]] = {}

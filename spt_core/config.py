@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-Precision = Literal["auto", "float32", "bfloat16", "float16"]
+Precision = Literal["auto", "float64", "float32", "bfloat16", "float16"]
 Activation = Literal["softplus", "released_softplus", "none"]
 SELECT_BY = Literal[
     "nll", "objective", "f1", "bleu", "rouge_1", "rouge_2", "rouge_l", "bert_f1", "dist_1", "dist_2", "dist_avg"
@@ -33,7 +33,7 @@ class BackboneConfig(_Part):
     revision: str | None = None
     """Hub revision; the commit that it resolves to is part of the trial's identity."""
     precision: Precision = "auto"
-    """Arithmetic of the frozen model; soft prompts, retriever and losses are always float32."""
+    """Arithmetic of the frozen model; soft prompts, retriever and losses are float32 (float64 beside a float64 model)."""
     dropout: bool = False
     """Keep the model's own dropout on in training, as the released code does; a mask of its own for each prompt."""
 

@@ -31,6 +31,8 @@ PAIRS_PER_BATCH = 64
 # A search takes the earliest marker, so that "R:" wins over its own colon.
 CUT_MARKER = re.compile(r"R:|Q:|Summary:|\n|:")
 CUT_RULES = {"\n": "newline", ":": "colon"}
+# The rules of `cut`, each with a name that a metric may have.
+CUT_NAMES = {"R:": "reply", "Q:": "query", "Summary:": "summary", "newline": "newline", "colon": "colon"}
 
 # By Unicode block, since the standard library does not know the Emoji property.
 EMOJI = re.compile(
@@ -182,6 +184,30 @@ def cut(prediction: str) -> tuple[str, str | None]:
     if marker is None:
         return prediction.strip(), None
     return prediction[: marker.start()].strip(), CUT_RULES.get(marker.group(), marker.group())
+
+
+def persona_overlap(predictions: Sequence[str], personas: Sequence[str]) -> dict[str, float]:
+    """How much of the replies is the persona's own words (Table 5), times 100.
+
+    Each persona, its sentences joined, is the one reference of its reply. The brevity penalty is then large for any
+    short reply, so the BLEU says more of length than of overlap; the precisions do not have it.
+
+    Args:
+        predictions: the replies.
+        personas: the persona of each.
+
+    Returns:
+        `persona_bleu`, sacrebleu's corpus BLEU, and `persona_bleu_1` to `persona_bleu_4`, its n-gram precisions.
+
+    Raises:
+        ValueError: the two differ in length, or there are none.
+    """
+    _require_pairs(predictions, personas)
+    score = BLEU(force=True).corpus_score(list(predictions), [list(personas)])
+    return {
+        "persona_bleu": float(score.score),
+        **{f"persona_bleu_{n}": float(precision) for n, precision in enumerate(score.precisions, start=1)},
+    }
 
 
 def mean_length(predictions: Sequence[str]) -> float:

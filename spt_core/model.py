@@ -1,27 +1,17 @@
 """The model: a frozen backbone behind a group of soft prompts, and the retriever that picks one (Figure 1)."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from spt_core import backbone as backbones
 from spt_core.backbone import Backbone
 from spt_core.batching import Batch
-from spt_core.config import TrialConfig
+from spt_core.config import RetrieverConfig, TrialConfig
 from spt_core.losses import Scores
-from spt_core.prompts import SoftPromptGroup
-from spt_core.retriever import DenseRetriever
-
-
-@dataclass(frozen=True)
-class Part:
-    """A rectangle of a batch's scores: which rows, under which prompts."""
-
-    rows: slice
-    prompts: slice
+from spt_core.prompts import SoftPromptGroup, initial_embedding
+from spt_core.retriever import DenseRetriever, activate, average, average_with_padding
 
 
 class SelectivePromptModel(nn.Module):
@@ -29,21 +19,34 @@ class SelectivePromptModel(nn.Module):
 
     Args:
         backbone: the frozen language model.
-        num_prompts: K.
-        prompt_length: L.
-        seed: of the initialisation.
+        start_KLD: where the prompts start; L may be 0, which is a model without prompts.
+        retriever: its variant; None where there is nothing to choose.
+        padding_id: the tokenizer's padding token, which a retriever without a mask reads too.
+        max_tokens: columns that such a retriever averages over in training.
+        seed: of the retriever's initialisation.
     """
 
-    def __init__(self, backbone: Backbone, *, num_prompts: int, prompt_length: int, seed: int) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        start_KLD: Tensor,
+        retriever: RetrieverConfig | None,
+        padding_id: int,
+        max_tokens: int,
+        seed: int,
+    ) -> None:
         super().__init__()
         # Kept out of the module tree: the backbone is shared between trials, is never trained, and is no part of
         # the adapter's state.
         self._backbone = (backbone,)
-        self.prompts = SoftPromptGroup(
-            num_prompts=num_prompts, prompt_length=prompt_length, width=backbone.width, seed=seed
-        )
-        self.retriever = DenseRetriever(width=backbone.width, seed=seed)
-        self.to(backbone.device)
+        self.prompts = SoftPromptGroup(start_KLD)
+        self.reading = retriever or RetrieverConfig()
+        self.retriever: DenseRetriever | None = None
+        if retriever is not None:
+            self.retriever = DenseRetriever(width=backbone.width, seed=seed, shared=retriever.projections == "shared")
+        self._padding_id, self._max_tokens = padding_id, max_tokens
+        self.to(device=backbone.device, dtype=backbone.dtype)
 
     @property
     def backbone(self) -> Backbone:
@@ -56,20 +59,38 @@ class SelectivePromptModel(nn.Module):
         return self.prompts.embedding_KLD.shape[0]
 
     def forward(self, batch: Batch) -> Scores:
-        """The scores of every row under every prompt."""
-        cosine_BK = self.cosine(batch)
-        logp_BKR = self.token_logp(batch, self._every_prompt(batch))
-        return Scores(cosine_BK, activate(cosine_BK), logp_BKR)
+        """The scores of every row under every prompt, as in training."""
+        cosine_BK = self.cosine(batch, training=True)
+        logp_BKR = self.token_logp(batch, self._prompts_of(batch, slice(None)))
+        return Scores(cosine_BK, self.activate(cosine_BK), logp_BKR)
 
-    def cosine(self, batch: Batch) -> Tensor:
-        """Cosine of each context and each prompt, [B, K]."""
-        context_BMD = self.backbone.embed(batch.token_ids_BT[:, : batch.num_context])
-        cosine_BK: Tensor = self.retriever(context_BMD, batch.context_mask_BM, self.prompts())
+    def cosine(self, batch: Batch, *, training: bool = False) -> Tensor:
+        """Cosine of each context and each prompt, [B, K].
+
+        Args:
+            batch: B rows.
+            training: read what the variant reads in training; at inference it is the context.
+        """
+        if self.retriever is None:
+            return torch.zeros(len(batch), self.num_prompts, dtype=self.backbone.dtype, device=batch.mask_BT.device)
+        columns = slice(None) if training and self.reading.reads == "sequence" else slice(batch.num_context)
+        text_BTD, mask_BT = self.backbone.embed(batch.token_ids_BT[:, columns]), batch.mask_BT[:, columns]
+        if self.reading.masked:
+            mean_BD = average(text_BTD, mask_BT)
+        else:
+            padding_D = self.backbone.embed(batch.token_ids_BT.new_tensor([self._padding_id]))[0]
+            num_columns = max(self._max_tokens, mask_BT.shape[1]) if training else mask_BT.shape[1]
+            mean_BD = average_with_padding(text_BTD, mask_BT, padding_D, num_columns=num_columns)
+        cosine_BK: Tensor = self.retriever(mean_BD, self.prompts())
         return cosine_BK
+
+    def activate(self, cosine_BK: Tensor) -> Tensor:
+        """Similarity from cosine, by the variant's activation."""
+        return activate(cosine_BK, self.reading.activation)
 
     def select(self, batch: Batch) -> Tensor:
         """The prompt of the highest similarity for each row, [B] (Eq. 7)."""
-        return activate(self.cosine(batch)).argmax(-1)
+        return self.activate(self.cosine(batch)).argmax(-1)
 
     def token_logp(self, batch: Batch, prompt_BC: Tensor) -> Tensor:
         """Log-probability of each response token of each row under chosen prompts.
@@ -79,19 +100,45 @@ class SelectivePromptModel(nn.Module):
             prompt_BC: indices of the C prompts that each row goes under.
 
         Returns:
-            [B, C, R], float32, in nats.
+            [B, C, R], in nats.
         """
         num_rows, num_chosen = prompt_BC.shape
         inputs_NTD, mask_NT = self._inputs(batch.token_ids_BT, batch.mask_BT, prompt_BC)
         response_NR = batch.response_ids_BR.repeat_interleave(num_chosen, dim=0)
         return self.backbone.response_logp(inputs_NTD, mask_NT, response_NR).view(num_rows, num_chosen, -1)
 
-    def generate(self, batch: Batch, prompt_B: Tensor, *, max_new_tokens: int, eos_id: int) -> Tensor:
-        """Greedy replies, each row under its own prompt in one batch; token ids, [B, at most max_new_tokens]."""
+    def logp_of(self, batch: Batch, prompts: slice, *, mixed: bool) -> tuple[Tensor, ...]:
+        """What the losses need of the backbone for some prompts.
+
+        Args:
+            batch: B rows.
+            prompts: which of the K.
+            mixed: also under the sum of all K prompts' logits weighted by similarity, which trains the retriever.
+
+        Returns:
+            `token_logp_BKR` and, if mixed, `fused_logp_BR` of `Scores`.
+        """
+        prompt_BK = self._prompts_of(batch, prompts)
+        if not mixed:
+            return (self.token_logp(batch, prompt_BK),)
+        inputs_NTD, mask_NT = self._inputs(batch.token_ids_BT, batch.mask_BT, prompt_BK)
+        weights_BK = self.activate(self.cosine(batch, training=True))
+        return self.backbone.mixed_logp(inputs_NTD, mask_NT, batch.response_ids_BR, weights_BK)
+
+    def generate(self, batch: Batch, prompt_B: Tensor, *, max_new_tokens: int, eos_id: int, **options: Any) -> Tensor:
+        """Replies, each row under its own prompt in one batch; token ids, [B, at most max_new_tokens].
+
+        Args:
+            batch: contexts to continue.
+            prompt_B: the prompt of each.
+            max_new_tokens: most tokens of a reply.
+            eos_id: the token that ends it.
+            options: of transformers' `generate`; greedy without any.
+        """
         inputs_BTD, mask_BT = self._inputs(
             batch.token_ids_BT[:, : batch.num_context], batch.context_mask_BM, prompt_B.unsqueeze(1)
         )
-        return self.backbone.generate(inputs_BTD, mask_BT, max_new_tokens=max_new_tokens, eos_id=eos_id)
+        return self.backbone.generate(inputs_BTD, mask_BT, max_new_tokens=max_new_tokens, eos_id=eos_id, **options)
 
     def _inputs(self, token_ids_BT: Tensor, mask_BT: Tensor, prompt_BC: Tensor) -> tuple[Tensor, Tensor]:
         """Soft prompts before BOS (and before the left padding, which the mask hides)."""
@@ -102,13 +149,8 @@ class SelectivePromptModel(nn.Module):
         prompt_mask_NL = mask_NT.new_ones(prompt_NLD.shape[:2])
         return torch.cat([prompt_NLD, text_NTD], dim=1), torch.cat([prompt_mask_NL, mask_NT], dim=1)
 
-    def _every_prompt(self, batch: Batch) -> Tensor:
-        return torch.arange(self.num_prompts, device=batch.mask_BT.device).expand(len(batch), -1)
-
-
-def activate(cosine_BK: Tensor) -> Tensor:
-    """Similarity from cosine: softplus (Eq. 1), 0.31 to 1.31."""
-    return F.softplus(cosine_BK)
+    def _prompts_of(self, batch: Batch, prompts: slice) -> Tensor:
+        return torch.arange(self.num_prompts, device=batch.mask_BT.device)[prompts].expand(len(batch), -1)
 
 
 def build(config: TrialConfig, *, device: str) -> tuple[SelectivePromptModel, Any]:
@@ -119,10 +161,21 @@ def build(config: TrialConfig, *, device: str) -> tuple[SelectivePromptModel, An
     """
     source = backbones.resolve(config.backbone)
     precision = backbones.resolve_precision(config.backbone.precision, torch.device(device).type)
-    model = SelectivePromptModel(
-        backbones.load(source, precision=precision, device=device),
-        num_prompts=config.prompts.num_prompts,
-        prompt_length=config.prompts.prompt_length,
-        seed=config.seed,
-    )
-    return model, backbones.load_tokenizer(source)
+    tokenizer = backbones.load_tokenizer(source)
+    plain: dict[str, Any] = {
+        "padding_id": tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
+        "max_tokens": config.data.max_tokens,
+        "seed": config.seed,
+    }
+    if config.method == "spt":
+        backbone = backbones.load(source, precision=precision, device=device)
+        start_KLD = initial_embedding(
+            config.prompts, vocabulary_VD=backbone.vocabulary, tokenizer=tokenizer, seed=config.seed
+        )
+        model = SelectivePromptModel(backbone, start_KLD=start_KLD, retriever=config.retriever, **plain)
+    else:
+        from spt_core import baselines
+
+        model = baselines.build(config, source=source, precision=precision, device=device, **plain)
+    model.backbone.gradient_checkpointing = config.compute.gradient_checkpointing
+    return model, tokenizer

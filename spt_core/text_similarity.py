@@ -75,3 +75,13 @@ def _bleu(matches: list[int], hypothesis: _NgramCounts, reference: _NgramCounts)
         effective_order=True,
     )
     return float(bleu.score)
+
+
+def similarity_matrix(texts: Sequence[str], *, measure: str) -> Tensor:
+    """Stub."""
+    return bleu_matrix(texts)
+
+
+def quantile_threshold(texts: Sequence[str], *, measure: str, share: float, seed: int) -> float:
+    """Stub."""
+    return 20.0

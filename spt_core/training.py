@@ -12,15 +12,17 @@ import torch
 from torch import Tensor
 
 from spt_core import checkpoint, parallel
+from spt_core.baselines import LoraModel, shown_examples, with_preamble
 from spt_core.batching import Batch, Example, collate, epoch_batches, some_dialogues, tokenise
 from spt_core.checkpoint import Progress
 from spt_core.config import DataConfig, TrialConfig
 from spt_core.conversations import load as load_conversations
 from spt_core.conversations import split_dev
-from spt_core.evaluation import selected_nll
-from spt_core.losses import Scores, objective
-from spt_core.model import SelectivePromptModel, activate, build
-from spt_core.text_similarity import bleu_matrix
+from spt_core.diagnostics import describe_prompts
+from spt_core.evaluation import dev_metric, selected_nll
+from spt_core.gradient import backward, dev_objective, text_of
+from spt_core.model import SelectivePromptModel, build
+from spt_core.text_similarity import quantile_threshold
 
 MOST_REPORTS = 200
 """Reports of a training run without an evaluation, at most."""
@@ -57,13 +59,27 @@ def load_splits(data: DataConfig, tokenizer: Any) -> Splits:
     """
     train, dev = split_dev(load_conversations(data.train), num_dialogues=data.dev_dialogues, seed=data.split_seed)
     of_train, of_dev, of_test = (
-        tokenise(part, tokenizer, max_tokens=data.max_tokens) for part in (train, dev, load_conversations(data.test))
+        tokenise(part, tokenizer, max_tokens=data.max_tokens, boundary=data.boundary, train_eos=data.train_eos)
+        for part in (train, dev, load_conversations(data.test))
     )
     return Splits(
         train=of_train,
         dev=some_dialogues(of_dev, most=data.max_dev_responses, seed=data.split_seed),
         test=some_dialogues(of_test, most=data.max_test_responses, seed=data.split_seed),
     )
+
+
+def prepare(config: TrialConfig, tokenizer: Any) -> Splits:
+    """The splits as the method reads them: in-context replies stand behind instruction and examples."""
+    splits = load_splits(config.data, tokenizer)
+    if config.method != "in_context":
+        return splits
+    shown = shown_examples(splits.train, num_examples=config.in_context.num_examples, seed=config.seed)
+    dev, test = (
+        with_preamble(examples, shown, config=config.in_context, tokenizer=tokenizer)
+        for examples in (splits.dev, splits.test)
+    )
+    return Splits(splits.train, dev, test)
 
 
 @dataclass(frozen=True)
@@ -111,154 +127,191 @@ def fit(
     """
     device = device or default_device()
     model, tokenizer = build(config, device=device)
-    splits = load_splits(config.data, tokenizer)
-    optimizer = torch.optim.Adam(model.parameters(), lr=config.optim.learning_rate)
-    scaler = torch.amp.GradScaler(device.split(":")[0], enabled=model.backbone.precision == "float16")
-    progress, best = Progress(), _snapshot(model)
+    _refuse_workers(config)
+    splits = prepare(config, tokenizer)
+    run = _Run(
+        config,
+        resolved=_resolve_gamma(config, splits.train),
+        model=model,
+        tokenizer=tokenizer,
+        splits=splits,
+        report=report or (lambda metrics, checkpoint: None),
+    )
     if resume_from is not None:
-        progress, best = checkpoint.load_progress(resume_from, model=model, optimizer=optimizer, config=config)
-        if scaler.is_enabled():
-            scaler.update(progress.loss_scale)
-    total_steps = num_steps(config, len(splits.train))
-    evaluate_every = config.evaluation.every_steps or math.ceil(len(splits.train) / config.optim.batch_size)
-    report_every = max(1, total_steps // MOST_REPORTS)
-    started = time.perf_counter() - progress.seconds
+        run.resume(resume_from)
+    run.train()
+    return Fitted(model, tokenizer, splits, run.metrics())
 
-    def evaluate(row: dict[str, float]) -> None:
-        nonlocal best
-        nll = selected_nll(model, splits.dev, batch_size=config.evaluation.batch_size)
+
+class _Run:
+    """One training run: what changes from step to step, in one place."""
+
+    def __init__(
+        self,
+        config: TrialConfig,
+        *,
+        resolved: TrialConfig,
+        model: SelectivePromptModel,
+        tokenizer: Any,
+        splits: Splits,
+        report: Report,
+    ) -> None:
+        self.config, self.resolved = config, resolved
+        self.model, self.tokenizer, self.splits, self.report = model, tokenizer, splits, report
+        self.optimizer = torch.optim.Adam(model.parameters(), lr=config.optim.learning_rate)
+        self.scaler = torch.amp.GradScaler(model.backbone.device.type, enabled=model.backbone.precision == "float16")
+        self.progress = Progress()
+        self.best = _snapshot(model)
+        self.total_steps = num_steps(config, len(splits.train))
+        self.started = time.perf_counter()
+
+    def resume(self, folder: Path) -> None:
+        self.progress, self.best = checkpoint.load_progress(
+            folder, model=self.model, optimizer=self.optimizer, scaler=self.scaler, config=self.config
+        )
+        self.started -= self.progress.seconds
+
+    def train(self) -> None:
+        """All steps from where it stands; the best adapter is in the model at the end."""
+        config, progress = self.config, self.progress
+        report_every = max(1, self.total_steps // MOST_REPORTS)
         if progress.dev_nll_start is None:
-            progress.dev_nll_start = nll
-        if progress.best_dev_nll is None or nll < progress.best_dev_nll:
-            progress.best_dev_nll, progress.best_step, best = nll, progress.step, _snapshot(model)
-        progress.seconds = time.perf_counter() - started
-        progress.loss_scale = scaler.get_scale()
-        if report is not None:
-            with tempfile.TemporaryDirectory(prefix="spt-checkpoint-") as folder:
-                checkpoint.save_progress(
-                    Path(folder), progress, model=model.state_dict(), best=best, optimizer=optimizer, config=config
-                )
-                report({**row, "dev/nll": nll}, Path(folder))
+            self._evaluate(self._row({}))
+        for batch_ids in _schedule(config, self.splits.train, start=progress.step, stop=self.total_steps):
+            if config.optim.patience is not None and progress.without_better >= config.optim.patience:
+                break
+            progress.step += 1
+            evaluates = _evaluates_at(progress.step, config, num_examples=len(self.splits.train), stop=self.total_steps)
+            row = self._row(self._step(batch_ids, with_norms=evaluates))
+            if evaluates:
+                self._evaluate(row)
+            elif progress.step % report_every == 0:
+                self.report(row, None)
+        self.model.load_state_dict(self.best)
 
-    if progress.dev_nll_start is None:
-        evaluate({"step": 0.0, "total_steps": float(total_steps), "seconds": 0.0})
-    for batch_ids in _schedule(config, splits.train, start=progress.step, stop=total_steps):
-        batch = collate([splits.train[index] for index in batch_ids]).to(model.backbone.device)
-        optimizer.zero_grad(set_to_none=True)
-        terms = backward(model, batch, config=config, scaler=scaler)
-        _refuse_non_finite(terms, step=progress.step + 1, batch=batch)
-        scaler.step(optimizer)
-        scaler.update()
-        progress.step += 1
-        row = {
-            "step": float(progress.step),
-            "total_steps": float(total_steps),
-            "seconds": time.perf_counter() - started,
+    def _step(self, batch_ids: list[int], *, with_norms: bool) -> dict[str, float]:
+        batch = collate([self.splits.train[index] for index in batch_ids]).to(self.model.backbone.device)
+        self.optimizer.zero_grad(set_to_none=True)
+        terms = backward(
+            self.model,
+            batch,
+            config=self.resolved,
+            step=self.progress.step,
+            scaler=self.scaler,
+            with_norms=with_norms,
+        )
+        _refuse_non_finite(terms, step=self.progress.step, batch=batch)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return terms
+
+    def _row(self, terms: dict[str, float]) -> dict[str, float]:
+        return {
+            "step": float(self.progress.step),
+            "total_steps": float(self.total_steps),
+            "seconds": time.perf_counter() - self.started,
             **{f"train/{name}": value for name, value in terms.items()},
         }
-        if progress.step % evaluate_every == 0 or progress.step == total_steps:
-            evaluate(row)
-        elif report is not None and progress.step % report_every == 0:
-            report(row, None)
-    model.load_state_dict(best)
-    assert progress.dev_nll_start is not None
-    assert progress.best_dev_nll is not None
-    return Fitted(
-        model,
-        tokenizer,
-        splits,
-        metrics={
+
+    def _evaluate(self, row: dict[str, float]) -> None:
+        """Score dev, keep the adapter if it is the best, and report with a checkpoint."""
+        progress = self.progress
+        loss, found = self._score_dev()
+        if progress.dev_nll_start is None:
+            progress.dev_nll_start = found["dev/nll"]
+        if progress.best_loss is None or loss < progress.best_loss:
+            progress.best_loss, progress.best_dev_nll, progress.best_step = loss, found["dev/nll"], progress.step
+            progress.without_better, self.best = 0, _snapshot(self.model)
+        else:
+            progress.without_better += 1
+        progress.seconds = time.perf_counter() - self.started
+        with tempfile.TemporaryDirectory(prefix="spt-checkpoint-") as folder:
+            checkpoint.save_progress(
+                Path(folder),
+                progress,
+                model=self.model.state_dict(),
+                best=self.best,
+                optimizer=self.optimizer,
+                scaler=self.scaler,
+                config=self.config,
+            )
+            self.report({**row, **found, **describe_prompts(self.model)}, Path(folder))
+
+    def _score_dev(self) -> tuple[float, dict[str, float]]:
+        """What chooses the checkpoint, lower being better, and what is reported of it."""
+        config, dev = self.config.evaluation, self.splits.dev
+        nll = selected_nll(self.model, dev, batch_size=config.batch_size)
+        if config.select_by == "nll":
+            return nll, {"dev/nll": nll}
+        if config.select_by == "objective":
+            loss = dev_objective(self.model, dev, config=self.resolved)
+            return loss, {"dev/nll": nll, "dev/objective": loss}
+        score = dev_metric(self.model, self.tokenizer, dev, config=config)
+        return -score, {"dev/nll": nll, f"dev/{config.select_by}": score}
+
+    def metrics(self) -> dict[str, float]:
+        progress, contrastive = self.progress, self.resolved.losses.contrastive
+        assert progress.dev_nll_start is not None
+        assert progress.best_dev_nll is not None
+        found = {
             "train/steps": float(progress.step),
             "train/seconds": progress.seconds,
-            "train/responses": float(len(splits.train)),
+            "train/responses": float(len(self.splits.train)),
             "dev/nll_start": progress.dev_nll_start,
             "dev/nll": progress.best_dev_nll,
             "dev/best_step": float(progress.best_step),
-            "dev/num_responses": float(len(splits.dev)),
-            "trainable_parameters": float(_num_trained(model, config)),
-        },
+            "dev/num_responses": float(len(self.splits.dev)),
+            "trainable_parameters": float(_num_trained(self.model, self.config)),
+        }
+        if contrastive.enabled:
+            found["train/gamma"] = float(contrastive.threshold)
+        if isinstance(self.model, LoraModel):
+            found["lora/rank"] = float(self.model.rank)
+        return found
+
+
+def _refuse_workers(config: TrialConfig) -> None:
+    if config.backbone.dropout and parallel.world_size() > 1:
+        raise ValueError(
+            f"backbone.dropout with {parallel.world_size()} workers: its masks are drawn for the whole batch, so the "
+            "result would depend on the number of workers; use one"
+        )
+
+
+def _resolve_gamma(config: TrialConfig, train: list[Example]) -> TrialConfig:
+    """The config with Gamma as a number, where it is a quantile of the training pairs."""
+    contrastive = config.losses.contrastive
+    if not contrastive.enabled or not isinstance(contrastive.threshold, str):
+        return config
+    gamma = quantile_threshold(
+        [text_of(example, contrastive) for example in train],
+        measure=contrastive.similarity,
+        share=float(contrastive.threshold.removeprefix("quantile:")),
+        seed=config.data.split_seed,
     )
+    return config.override({"losses.contrastive.threshold": gamma})
 
 
 def num_steps(config: TrialConfig, num_examples: int) -> int:
     """Optimisation steps of a config on so many training examples."""
+    if config.method == "in_context":
+        return 0
     steps = config.optim.epochs * math.ceil(num_examples / config.optim.batch_size)
     return min(steps, config.optim.max_steps or steps)
 
 
-def backward(
-    model: SelectivePromptModel, batch: Batch, *, config: TrialConfig, scaler: torch.amp.GradScaler | None = None
-) -> dict[str, float]:
-    """Add the gradient of the global batch's objective to the parameters (Eq. 6).
-
-    The objective couples prompts (selection, fusion) and rows (contrastive), and sees the backbone only through its
-    scores. So the scores of the global batch come first, from all workers and all parts; then the gradient with
-    respect to them; then each part carries its share of that back through the backbone. A worker's only part keeps
-    its graph; of several, each is computed again when its turn comes, so that memory is that of the largest part.
-
-    Args:
-        model: prompts, retriever and backbone.
-        batch: the global batch, the same on every worker.
-        config: losses and compute layout.
-        scaler: of float16 gradients.
-
-    Returns:
-        Each term that is on, unweighted, and `total`.
-    """
-    own = parallel.own_rows(len(batch))
-    local = batch.rows(own)
-    parts = list(_parts(len(local), model.num_prompts, config))
-    cosine_bK = model.cosine(local)
-    logp_bKR = cosine_bK.new_zeros(len(local), model.num_prompts, batch.response_mask_BR.shape[1])
-    kept: Tensor | None = None
-    for rows, prompts in parts:
-        with torch.set_grad_enabled(len(parts) == 1):
-            kept = _part_logp(model, local, rows, prompts)
-        logp_bKR[rows, prompts] = kept.detach()
-
-    cosine_BK = parallel.gather_rows(cosine_bK, len(batch)).requires_grad_()
-    logp_BKR = parallel.gather_rows(logp_bKR, len(batch)).requires_grad_()
-    text_similarity_BB = torch.zeros(len(batch), len(batch))
-    if config.losses.contrastive.enabled:
-        text_similarity_BB = bleu_matrix([example.context for example in batch.examples])
-    terms = objective(
-        Scores(cosine_BK, activate(cosine_BK), logp_BKR),
-        batch.response_mask_BR,
-        text_similarity_BB.to(cosine_BK.device),
-        losses=config.losses,
-    )
-    torch.autograd.backward(scaler.scale(terms["total"]) if scaler else terms["total"])
-
-    if cosine_BK.grad is not None and len(local):
-        torch.autograd.backward(cosine_bK, cosine_BK.grad[own])
-    assert logp_BKR.grad is not None
-    for rows, prompts in parts:
-        logp = kept if len(parts) == 1 and kept is not None else _part_logp(model, local, rows, prompts)
-        torch.autograd.backward(logp, logp_BKR.grad[own][rows, prompts])
-    parallel.sum_gradients(model.parameters())
-    return {name: float(term.detach()) for name, term in terms.items()}
-
-
-def _parts(num_rows: int, num_prompts: int, config: TrialConfig) -> Iterator[tuple[slice, slice]]:
-    """Rectangles of rows and prompts that go through the backbone at once."""
-    each_row = config.compute.micro_batch_size or max(1, num_rows)
-    each_prompt = config.compute.prompts_per_pass or num_prompts
-    for row in range(0, num_rows, each_row):
-        for prompt in range(0, num_prompts, each_prompt):
-            yield slice(row, row + each_row), slice(prompt, min(prompt + each_prompt, num_prompts))
-
-
-def _part_logp(model: SelectivePromptModel, batch: Batch, rows: slice, prompts: slice) -> Tensor:
-    part = batch.rows(rows)
-    chosen_C = torch.arange(prompts.start, prompts.stop, device=part.mask_BT.device)
-    return model.token_logp(part, chosen_C.expand(len(part), -1))
+def _evaluates_at(step: int, config: TrialConfig, *, num_examples: int, stop: int) -> bool:
+    steps_an_epoch = math.ceil(num_examples / config.optim.batch_size)
+    every = config.evaluation.every_steps or steps_an_epoch
+    return step % every == 0 or step % steps_an_epoch == 0 or step == stop
 
 
 def _schedule(config: TrialConfig, examples: list[Example], *, start: int, stop: int) -> Iterator[list[int]]:
     """The batches from one step to another; which ones depends on the seed alone, wherever it starts."""
     step = 0
     for epoch in range(config.optim.epochs):
-        for batch in epoch_batches(examples, batch_size=config.optim.batch_size, seed=config.seed, epoch=epoch):
+        order = epoch if config.optim.order == "each_epoch" else 0
+        for batch in epoch_batches(examples, batch_size=config.optim.batch_size, seed=config.seed, epoch=order):
             if step >= stop:
                 return
             if step >= start:
@@ -277,11 +330,16 @@ def _refuse_non_finite(terms: dict[str, float], *, step: int, batch: Batch) -> N
 
 
 def _num_trained(model: SelectivePromptModel, config: TrialConfig) -> int:
-    """Parameters that some term of the objective moves: only selection and contrastive move the retriever."""
+    """Parameters that some term of the objective moves; the retriever has none where nothing trains it."""
     losses = config.canonical().losses
-    trains_retriever = losses.selection.enabled or losses.contrastive.enabled
-    parts = [model.prompts, model.retriever] if trains_retriever else [model.prompts]
-    return sum(parameter.numel() for part in parts for parameter in part.parameters())
+    trains_retriever = (
+        losses.selection.enabled
+        or losses.contrastive.enabled
+        or (losses.fusion.enabled and losses.fusion.of == "weighted_logits")
+    )
+    of_retriever = 0 if model.retriever is None else sum(p.numel() for p in model.retriever.parameters())
+    every = sum(parameter.numel() for parameter in model.parameters())
+    return every if trains_retriever else every - of_retriever
 
 
 def _snapshot(model: SelectivePromptModel) -> dict[str, Tensor]:

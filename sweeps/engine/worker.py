@@ -51,6 +51,8 @@ def run(job: Job, *, report: training.Report, resume_from: Path | None) -> dict[
             fitted.tokenizer,
             fitted.splits.test,
             config=trial.evaluation,
+            dev=fitted.splits.dev,
+            seed=trial.data.split_seed,
             on_progress=lambda share: report({"step": steps, "total_steps": steps, "test/progress": share}, None),
         )
     except (ValueError, training.NonFiniteLossError) as error:

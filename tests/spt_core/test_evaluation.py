@@ -18,6 +18,7 @@ def prediction(*, prompt: int, nll_by_prompt: list[float], num_tokens: int, repl
     return Prediction(
         dialogue="0",
         turn=0,
+        stage="opening",
         persona="",
         context="",
         reference="i like tea",
@@ -25,7 +26,7 @@ def prediction(*, prompt: int, nll_by_prompt: list[float], num_tokens: int, repl
         raw_prediction=raw,
         cut_by=None if reply == raw else "colon",
         prompt=prompt,
-        similarity=[0.0] * len(nll_by_prompt),
+        similarity=[float(k == prompt) for k in range(len(nll_by_prompt))],
         nll=nll_by_prompt[prompt],
         nll_by_prompt=nll_by_prompt,
         num_tokens=num_tokens,

@@ -1,6 +1,7 @@
 """Scores of the model: what may change them and what may not (invariants 1, 4, 5 and 7), and decoding."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -8,8 +9,10 @@ import torch.nn.functional as F  # noqa: N812
 from transformers import AutoModelForCausalLM
 
 from spt_core.batching import Batch, Example, collate
+from spt_core.config import PromptsConfig
 from spt_core.model import SelectivePromptModel, build
-from spt_core.prompts import SoftPromptGroup
+from spt_core.prompts import initial_embedding
+from spt_core.seeding import generator
 from spt_core.training import load_splits
 from tests.conftest import tiny_config
 
@@ -115,17 +118,25 @@ def test_prompts_matter(made: tuple[SelectivePromptModel, list[Example]]) -> Non
     assert (logp_BKR[:, 0] - logp_BKR[:, 1]).abs().max() > 1e-3
 
 
+def start(num_prompts: int, *, seed: int, **settings: Any) -> torch.Tensor:
+    config = PromptsConfig(num_prompts=num_prompts, prompt_length=3, **settings)
+    return initial_embedding(
+        config, vocabulary_VD=torch.randn(50, 8, generator=generator(0)), tokenizer=None, seed=seed
+    )
+
+
 def test_prompt_k_starts_at_the_same_values_for_every_number_of_prompts() -> None:
-    groups = [SoftPromptGroup(num_prompts=k, prompt_length=3, width=8, seed=5)() for k in (1, 2, 8)]
+    groups = [start(k, seed=5) for k in (1, 2, 8)]
     for group in groups:
         torch.testing.assert_close(group, groups[-1][: len(group)], rtol=0, atol=0)
-    other = SoftPromptGroup(num_prompts=2, prompt_length=3, width=8, seed=6)()
+    other = start(2, seed=6)
     assert not torch.equal(other, groups[1])
     assert not torch.equal(groups[1][0], groups[1][1])
 
 
 def test_prompts_start_as_standard_gaussians() -> None:
-    values = SoftPromptGroup(num_prompts=8, prompt_length=8, width=512, seed=0)().flatten().detach()
+    config = PromptsConfig(num_prompts=8, prompt_length=8)
+    values = initial_embedding(config, vocabulary_VD=torch.zeros(5, 512), tokenizer=None, seed=0).flatten()
     assert values.mean().abs() < 0.02
     assert values.std().item() == pytest.approx(1, abs=0.02)
 
