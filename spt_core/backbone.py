@@ -377,9 +377,8 @@ class Backbone(nn.Module):
         return tokens_NR
 
     def _autocast(self) -> Any:
-        return torch.autocast(
-            self.device.type, dtype=_DTYPES[self.precision], enabled=self.precision in {"bfloat16", "float16"}
-        )
+        half = self.precision in {"bfloat16", "float16"}
+        return torch.autocast(self.device.type, dtype=_DTYPES[self.precision], enabled=half)
 
 
 def _logp(logits_V: Tensor, token: Tensor) -> Tensor:

@@ -33,7 +33,7 @@ class BackboneConfig(_Part):
     revision: str | None = None
     """Hub revision; the commit that it resolves to is part of the trial's identity."""
     precision: Precision = "auto"
-    """Arithmetic of the frozen model; soft prompts, retriever and losses are float32 (float64 beside a float64 model)."""
+    """Arithmetic of the frozen model. Soft prompts, retriever and losses are float32, and float64 under float64."""
     dropout: bool = False
     """Keep the model's own dropout on in training, as the released code does; a mask of its own for each prompt."""
 

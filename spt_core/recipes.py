@@ -53,6 +53,60 @@ def _published(name: str, *, prompt_length: int, learning_rate: float, epochs: i
     )
 
 
+def prompt_tuning(config: TrialConfig, *, prompt_length: int | None = None) -> TrialConfig:
+    """Plain prompt tuning on the same settings: one prompt, nothing to select (Table 4 has it with L = 4 and 8).
+
+    Args:
+        config: of SPT.
+        prompt_length: L; None leaves that of one of SPT's prompts.
+    """
+    return config.override(
+        {"prompts.num_prompts": 1, "prompts.prompt_length": prompt_length or config.prompts.prompt_length}
+    )
+
+
+def lora(config: TrialConfig, *, rank: int | None = None) -> TrialConfig:
+    """LoRA on the same settings (Table 4), by default with about as many parameters as the SPT config trains."""
+    return config.override({"method": "lora", "lora.rank": rank})
+
+
+def in_context(config: TrialConfig, *, num_examples: int = 0) -> TrialConfig:
+    """The bare backbone behind an instruction and some solved examples (Table 4); nothing is trained."""
+    return config.override({"method": "in_context", "in_context.num_examples": num_examples})
+
+
+def as_released(config: TrialConfig) -> TrialConfig:
+    """The same settings by every choice of the released code that differs from the paper.
+
+    Its lambda of selection and contrastive is 0.4 for OPT and 1 for Llama2. EOS is a token of the response for OPT
+    alone: elsewhere its padding token is EOS, and padding is ignored. Each GPU of its eight sees two contexts and pairs
+    only those. Its optional noise on the selection target is left off, and the best epoch is chosen on dev, not on the
+    test split that it uses.
+    """
+    is_opt = "opt" in config.backbone.name.lower()
+    chat = {"meta-llama/Llama-2-7b-hf": "meta-llama/Llama-2-7b-chat-hf"}
+    return config.override(
+        {
+            "backbone.name": chat.get(config.backbone.name, config.backbone.name),
+            "backbone.dropout": True,
+            "data.boundary": "released",
+            "data.train_eos": is_opt,
+            "retriever.projections": "shared",
+            "retriever.reads": "sequence",
+            "retriever.masked": False,
+            "retriever.activation": "released_softplus",
+            "losses.soft_prompt.reduction": "mean",
+            "losses.contrastive.weight": 0.4 if is_opt else 1.0,
+            "losses.contrastive.text": "persona",
+            "losses.contrastive.group_size": 2,
+            "losses.selection.weight": 0.4 if is_opt else 1.0,
+            "losses.fusion.of": "weighted_logits",
+            "optim.order": "once",
+            "evaluation.select_by": "objective",
+        }
+    )
+
+
 RECIPES: dict[str, Callable[[], TrialConfig]] = {
     recipe.__name__: recipe for recipe in (smollm2_135m, opt_125m, opt_1_3b, opt_2_7b, llama2_7b)
 }
