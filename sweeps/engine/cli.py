@@ -14,6 +14,7 @@ from rich.console import Console
 
 from spt_core.recipes import RECIPES
 from sweeps.engine.design import Sweep, label
+from sweeps.engine.human_eval_cli import app as human_eval
 from sweeps.engine.scales import SCALES
 
 FAILED_TRIALS, BAD_INPUT, INTERRUPTED = 1, 2, 130
@@ -46,6 +47,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+app.add_typer(human_eval, name="human-eval")
 
 
 def main(sweep: Sweep) -> None:
