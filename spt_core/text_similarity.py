@@ -1,7 +1,7 @@
 """How alike the texts of a batch are: the M of the context-prompt contrastive loss (Eq. 4), in three measures.
 
-All are on a 0 to 100 scale, and fast enough for every training step: what depends on one text alone is worked out
-once and kept for later calls.
+All are on a 0 to 100 scale. What depends on one text alone is worked out once and kept for later calls: BLEU and
+ROUGE-L then take milliseconds a batch, and an embedding some 30 ms the first time that its text is seen.
 """
 
 from __future__ import annotations
