@@ -79,7 +79,7 @@ class SelectivePromptModel(nn.Module):
             mean_BD = average(text_BTD, mask_BT)
         else:
             padding_D = self.backbone.embed(batch.token_ids_BT.new_tensor([self._padding_id]))[0]
-            num_columns = max(self._max_tokens, mask_BT.shape[1]) if training else mask_BT.shape[1]
+            num_columns = self._max_tokens if training else mask_BT.shape[1]
             mean_BD = average_with_padding(text_BTD, mask_BT, padding_D, num_columns=num_columns)
         cosine_BK: Tensor = self.retriever(mean_BD, self.prompts())
         return cosine_BK
