@@ -332,6 +332,11 @@ class TrialConfig(_Part):
         prefix = f"{under}." if under else ""
         return [path for path in flatten(cls()) if path.startswith(prefix)]
 
+    def differences(self, other: "TrialConfig") -> dict[str, Any]:
+        """What `override` must set here to give the other config, by dotted path."""
+        here, there = flatten(self), flatten(other)
+        return {path: value for path, value in there.items() if value != here[path]}
+
     def canonical(self) -> "TrialConfig":
         """The representative of all configs that compute the same trial.
 
@@ -457,5 +462,9 @@ def _nearest(path: str, known: list[str]) -> str:
     return f": did you mean {' or '.join(near)}?" if near else f": fields are {', '.join(known)}"
 
 
-_KNOWN_BY_IDENTITY: Any = {"compute": True, "backbone": True, "data": {"train", "test"}}
+_KNOWN_BY_IDENTITY: Any = {
+    "compute": True,
+    "backbone": {"name", "revision", "precision"},
+    "data": {"train", "test"},
+}
 PRECISIONS: tuple[str, ...] = get_args(Precision)

@@ -126,6 +126,7 @@ def fit(
         NonFiniteLossError: a loss became NaN or infinite.
     """
     device = device or default_device()
+    config = config.canonical().model_copy(update={"compute": config.compute})
     model, tokenizer = build(config, device=device)
     _refuse_workers(config)
     splits = prepare(config, tokenizer)

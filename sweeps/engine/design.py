@@ -48,6 +48,49 @@ class Grid:
         return [dict(zip(self.factors, values, strict=True)) for values in itertools.product(*self.factors.values())]
 
 
+class Case(dict[str, Any]):
+    """A cell with a name of its own, for levels that would make no phrase.
+
+    Args:
+        name: for people.
+        values: dotted config path to value.
+    """
+
+    def __init__(self, name: str, values: Mapping[str, Any]) -> None:
+        super().__init__(values)
+        self.name = name
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.name, dict(self))
+
+
+@dataclass(frozen=True)
+class Cases:
+    """Cells that differ in more than the levels of a few factors, each by its name (a confirmatory design).
+
+    Args:
+        cases: name to what it sets; `{}` is the base itself.
+
+    Raises:
+        ValueError: no case, or two that set the same.
+    """
+
+    cases: Mapping[str, Mapping[str, Any]]
+
+    def __post_init__(self) -> None:
+        if not self.cases:
+            raise ValueError("Cases has none: name at least one, for example {'released': {...}}")
+        seen: dict[str, str] = {}
+        for name, values in self.cases.items():
+            twin = seen.setdefault(repr(sorted(values.items())), name)
+            if twin != name:
+                raise ValueError(f"cases {twin!r} and {name!r} set the same; drop one")
+
+    def cells(self) -> list[Cell]:
+        """The cases, in their order."""
+        return [Case(name, values) for name, values in self.cases.items()]
+
+
 LOWER_IS_BETTER = frozenset({"test/nll", "dev/nll", "test/oracle_nll"})
 """Metrics that improve downwards; all others improve upwards."""
 
@@ -97,6 +140,13 @@ class Sweep:
                 )
 
 
+def factors(cell: Cell) -> dict[str, Any]:
+    """A cell as a point of a study: its levels, or its name where it is a case."""
+    return {"case": cell.name} if isinstance(cell, Case) else dict(cell)
+
+
 def label(cell: Cell) -> str:
-    """A cell in one short phrase: the last part of each path and its level, as `num_prompts=4`."""
+    """A cell in one short phrase: its name, or the last part of each path and its level, as `num_prompts=4`."""
+    if isinstance(cell, Case):
+        return cell.name
     return ", ".join(f"{path.rsplit('.', 1)[-1]}={value}" for path, value in cell.items()) or "base"

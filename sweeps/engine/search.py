@@ -12,6 +12,7 @@ from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState
 from ray.tune.search.optuna import OptunaSearch
 
+from sweeps.engine.design import factors
 from sweeps.engine.plan import Plan, Trial
 from sweeps.engine.trial import FINAL, Job
 
@@ -34,9 +35,10 @@ class PlannedSearch(OptunaSearch):
         database = optuna.storages.RDBStorage(f"sqlite:///{storage}")
         _clear_unfinished(plan.sweep_id, database)
         self._jobs = {_point_id(_point(trial)): job for trial, job in pending}
-        levels: dict[str, list[Any]] = {path: [] for path in plan.cells[0]}
+        levels: dict[str, list[Any]] = {}
         for cell in plan.cells:
-            for path, level in cell.items():
+            for path, level in factors(cell).items():
+                levels.setdefault(path, [])
                 if level not in levels[path]:
                     levels[path].append(level)
         space = {path: CategoricalDistribution(values) for path, values in levels.items()}
@@ -78,7 +80,7 @@ def _clear_unfinished(study_name: str, storage: optuna.storages.RDBStorage) -> N
 
 
 def _point(trial: Trial) -> dict[str, Any]:
-    return {**trial.cell, _SEED: trial.seed}
+    return {**factors(trial.cell), _SEED: trial.seed}
 
 
 def _point_id(point: dict[str, Any]) -> str:

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 from spt_core.config import flatten
 from sweeps.engine import results
+from sweeps.engine.design import label
 from sweeps.engine.ledger import Ledger, alone, owner_here
 from sweeps.engine.outbox import Outbox
 from sweeps.engine.plan import Plan, Trial
@@ -276,7 +277,12 @@ class Tracker:
         self._open()
         child = self._children.get(trial.key)
         if child is None:
-            about = {"seed": trial.seed, **_leaves("factor", trial.cell), **_leaves("identity", trial.identity)}
+            about = {
+                "cell": label(trial.cell),
+                "seed": trial.seed,
+                **_leaves("factor", trial.cell),
+                **_leaves("identity", trial.identity),
+            }
             identity = {PARENT: self._parent_id, TRIAL_KEY: trial.key}
             run = self._find_or_make(identity, name=trial.label, tags={**about, **(tags or {})}, started=started)
             child = self._children[trial.key] = _Child(run)

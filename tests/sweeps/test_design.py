@@ -1,3 +1,4 @@
+import pickle
 import re
 from collections.abc import Callable
 from typing import Any
@@ -6,7 +7,7 @@ import pytest
 
 from spt_core import recipes
 from spt_core.config import TrialConfig
-from sweeps.engine.design import Grid, Sweep, label
+from sweeps.engine.design import Cases, Grid, Sweep, factors, label
 from sweeps.engine.scales import SCALES, at_scale
 
 BASE = TrialConfig()
@@ -112,3 +113,23 @@ def test_a_scale_that_is_none_is_refused_with_those_that_are() -> None:
 def test_a_question_that_the_paper_does_not_ask_has_no_paper_scale() -> None:
     with pytest.raises(ValueError, match=r"--scale paper: k_sweep has no published counterpart; use full, demo"):
         at_scale(make_sweep(paper=None), "paper")
+
+
+def test_cases_are_cells_with_names() -> None:
+    design = Cases({"paper": {}, "released": {GAMMA: 10.0, "seed": 0}})
+    paper, released = design.cells()
+    assert (paper, released) == ({}, {GAMMA: 10.0, "seed": 0})
+    assert [label(cell) for cell in design.cells()] == ["paper", "released"]
+    assert [factors(cell) for cell in design.cells()] == [{"case": "paper"}, {"case": "released"}]
+    again = pickle.loads(pickle.dumps(released))
+    assert (again, label(again)) == (released, "released")
+    assert factors({GAMMA: 1}) == {GAMMA: 1}
+
+
+@pytest.mark.parametrize(
+    ("cases", "message"),
+    [({}, "Cases has none"), ({"a": {GAMMA: 1}, "b": {GAMMA: 1}}, "cases 'a' and 'b' set the same")],
+)
+def test_cases_that_say_nothing_are_refused(cases: dict[str, dict[str, float]], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Cases(cases)
