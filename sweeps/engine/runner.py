@@ -14,7 +14,7 @@ import psutil
 from rich.console import Console
 
 from sweeps.engine import provenance
-from sweeps.engine.design import label
+from sweeps.engine.design import factors, label
 from sweeps.engine.ledger import Entry, Ledger, owner_here
 from sweeps.engine.plan import Plan, Trial
 from sweeps.engine.progress import View
@@ -261,7 +261,7 @@ def _job(trial: Trial, plan: Plan, places: Places, resources: Resources, *, owne
         environment={
             "key": trial.key,
             "sweep": plan.sweep_id,
-            "cell": trial.cell,
+            "cell": factors(trial.cell),
             "identity": dict(trial.identity),
             "facts": provenance.facts(),
         },
