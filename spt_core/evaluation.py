@@ -64,7 +64,8 @@ class Prediction:
         prediction: the reply after the cut rule; `raw_prediction` is before it, `cut_by` the rule that cut, if any.
         prompt: index of the selected prompt.
         similarity: of the context to each prompt, activated.
-        nll: of the human reply under the selected prompt, mean per token, in nats; `nll_by_prompt` under each.
+        nll: of the human reply under the selected prompt, mean per token, in nats; `nll_by_prompt` under each. None
+            and empty, as are the similarities, where a server replied.
         num_tokens: response tokens, EOS included.
         replies: the reply under each prompt, after the cut rule; None where only the selected one was decoded.
     """
@@ -80,7 +81,7 @@ class Prediction:
     cut_by: str | None
     prompt: int
     similarity: list[float]
-    nll: float
+    nll: float | None
     nll_by_prompt: list[float]
     num_tokens: int
     replies: list[str] | None = None
@@ -165,9 +166,6 @@ def summarise(predictions: list[Prediction], *, bert_encoder: str | None) -> dic
     references = [prediction.reference for prediction in predictions]
     personas = [prediction.persona for prediction in predictions]
     human = text_metrics.score(references, references)
-    tokens = [prediction.num_tokens for prediction in predictions]
-    nll_NK, similarity_NK = _columns(predictions)
-    chosen = [prediction.prompt for prediction in predictions]
     cuts = {name: sum(p.cut_by == name for p in predictions) for name in text_metrics.CUT_NAMES}
     return {
         **{f"test/{name}": v for name, v in text_metrics.score(replies, references, bert_encoder=bert_encoder).items()},
@@ -177,14 +175,26 @@ def summarise(predictions: list[Prediction], *, bert_encoder: str | None) -> dic
         **{f"human/{name}": v for name, v in text_metrics.persona_overlap(references, personas).items()},
         "human/mean_length": text_metrics.mean_length(references),
         "human/emoji_rate": text_metrics.emoji_rate(references),
-        "test/nll": _mean_nll(nll_NK, chosen, tokens),
-        "test/oracle_nll": _mean_nll(nll_NK, nll_NK.argmin(1).tolist(), tokens),
         "test/mean_length": text_metrics.mean_length(replies),
         "raw/mean_length": text_metrics.mean_length(raw),
         "test/emoji_rate": text_metrics.emoji_rate(replies),
         "test/num_responses": float(len(predictions)),
         "test/share_cut": 100 * sum(cuts.values()) / len(predictions),
         **{f"test/share_cut/{text_metrics.CUT_NAMES[rule]}": 100 * n / len(predictions) for rule, n in cuts.items()},
+        **_summarise_choice(predictions),
+    }
+
+
+def _summarise_choice(predictions: list[Prediction]) -> dict[str, float]:
+    """NLLs, use of the prompts, and whether the language model agrees; nothing where a server replied."""
+    if predictions[0].nll is None:
+        return {}
+    nll_NK, similarity_NK = _columns(predictions)
+    tokens = [prediction.num_tokens for prediction in predictions]
+    chosen = [prediction.prompt for prediction in predictions]
+    return {
+        "test/nll": _mean_nll(nll_NK, chosen, tokens),
+        "test/oracle_nll": _mean_nll(nll_NK, nll_NK.argmin(1).tolist(), tokens),
         **{f"test/{name}": v for name, v in usage(chosen, num_prompts=nll_NK.shape[1]).items()},
         **{f"test/{name}": v for name, v in agreement(similarity_NK, nll_NK).items()},
     }

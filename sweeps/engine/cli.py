@@ -13,11 +13,12 @@ import typer
 from rich.console import Console
 
 from spt_core.recipes import RECIPES
+from sweeps.engine.chat_cli import EPILOG as CHAT_EPILOG
+from sweeps.engine.chat_cli import chat
 from sweeps.engine.design import Sweep, label
 from sweeps.engine.human_eval_cli import app as human_eval
+from sweeps.engine.refusal import BAD_INPUT, FAILED_TRIALS, INTERRUPTED, refusing_bad_input
 from sweeps.engine.scales import SCALES
-
-FAILED_TRIALS, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
 _SCALES = "; ".join(f"{name} ({scale.about})" for name, scale in SCALES.items())
 _SWEEP_EPILOG = """\b
@@ -48,6 +49,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(human_eval, name="human-eval")
+app.command(epilog=CHAT_EPILOG)(chat)
 
 
 def main(sweep: Sweep) -> None:
@@ -103,7 +105,7 @@ def _command(sweep: Sweep, question: str, *, program: str) -> typer.Typer:
                 values[name] = given
         if steps is not None:
             values["optim.max_steps"] = steps
-        with _refusing_bad_input(verbose):
+        with refusing_bad_input(verbose=verbose):
             values |= _parse_settings(settings or [])
             code = _run(
                 sweep,
@@ -127,23 +129,6 @@ def _command(sweep: Sweep, question: str, *, program: str) -> typer.Typer:
         raise typer.Exit(code)
 
     return single
-
-
-class _refusing_bad_input:  # noqa: N801
-    """What a person gave and we refuse is one line and exit status 2, never a traceback (but with `--verbose`)."""
-
-    def __init__(self, verbose: bool) -> None:
-        self._verbose = verbose
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, ValueError | FileNotFoundError) and not self._verbose:
-            typer.echo(f"error: {error}", err=True)
-            raise typer.Exit(BAD_INPUT) from None
-        if isinstance(error, KeyboardInterrupt):
-            typer.echo("interrupted", err=True)
-            raise typer.Exit(INTERRUPTED) from None
 
 
 def _run(
@@ -293,7 +278,7 @@ def _run_file(context: typer.Context, file: Path, arguments: list[str]) -> None:
     if str(file) == "--help":  # behind a file it is the file's
         typer.echo(context.get_help())
         return
-    with _refusing_bad_input(verbose=False):
+    with refusing_bad_input():
         if not file.is_file():
             raise ValueError(f"{file}: no such sweep file; those of this project are in sweeps/")
         try:

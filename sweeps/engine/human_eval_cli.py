@@ -3,8 +3,6 @@
 import json
 import math
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +11,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
+
+from sweeps.engine.refusal import refusing_bad_input
 
 if TYPE_CHECKING:
     from sweeps.engine.human_ratings import Results
@@ -62,7 +62,7 @@ def export_sheet(
     """Write a blinded sheet of both runs' responses, the rubric, and the key."""
     from sweeps.engine import human_eval
 
-    with _refusing():
+    with refusing_bad_input():
         first, second = (human_eval.read_run(_folder(run, runs)) for run in (run_a, run_b))
         default = runs / "human_eval" / f"{first.folder.resolve().name}-{second.folder.resolve().name}"
         folder = output or default
@@ -95,7 +95,7 @@ def import_sheets(
     from sweeps.engine import human_ratings
     from sweeps.engine.tables import escape, markdown
 
-    with _refusing():
+    with refusing_bad_input():
         key = human_ratings.read_key(folder)
         results = human_ratings.evaluate(key, sheets, allow_missing=allow_missing)
     (folder / RESULTS_JSON).write_text(json.dumps(_as_json(results), indent=1, allow_nan=False), encoding="utf-8")
@@ -109,14 +109,6 @@ def import_sheets(
     console.print(_rich(_table(results)))
     for line in (*_legend(results), f"wrote {folder / RESULTS_JSON} and {folder / RESULTS_MARKDOWN}"):
         console.print(line, highlight=False, markup=False)
-
-
-@contextmanager
-def _refusing() -> Iterator[None]:
-    from sweeps.engine.cli import _refusing_bad_input  # not above: cli imports this file
-
-    with _refusing_bad_input(verbose=False):
-        yield
 
 
 def _folder(run: str, runs: Path) -> Path:

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import re
+import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -27,7 +28,7 @@ from sweeps.engine.plan import Plan, Trial
 from sweeps.engine.results import TrialResult
 from sweeps.engine.tracking_uri import check, redact
 
-__all__ = ["Tracker", "check", "redact"]
+__all__ = ["Tracker", "check", "fetch", "redact"]
 
 for _name, _value in {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # the outbox tries again, in order
@@ -39,6 +40,7 @@ for _name, _value in {
 
 from mlflow import MlflowClient  # noqa: E402
 from mlflow.entities import Metric, Param, Run  # noqa: E402
+from mlflow.exceptions import MlflowException  # noqa: E402
 
 for _chatty in ("mlflow", "alembic"):
     logging.getLogger(_chatty).setLevel(logging.WARNING)
@@ -346,6 +348,21 @@ class Tracker:
                 self._client.log_artifacts(run_id, str(path), path.name)
             elif path.exists():
                 self._client.log_artifact(run_id, str(path))
+
+
+def fetch(uri: str, run_id: str, artifact: str) -> Path | None:
+    """A copy of an artifact folder of a run, in a temporary folder; None where there is no such run or artifact.
+
+    Raises:
+        ValueError: the store cannot be asked.
+    """
+    check(uri)
+    client = MlflowClient(tracking_uri=uri)
+    try:
+        client.get_run(run_id)
+        return Path(client.download_artifacts(run_id, artifact, tempfile.mkdtemp(prefix="spt-artifact-")))
+    except (MlflowException, OSError):
+        return None
 
 
 def _outline(plan: Plan) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from spt_core import config, evaluation, training
+from spt_core import config, endpoint, evaluation, training
 from spt_core.checkpoint import save_adapter
 from spt_core.parallel import rank
 from sweeps.engine import results
@@ -43,25 +43,34 @@ def run(job: Job, *, report: training.Report, resume_from: Path | None) -> dict[
 
     try:
         trial = config.parse(job.config)
-        fitted = training.fit(trial, report=record, resume_from=resume_from, device=device)
-        steps = fitted.metrics["train/steps"]
+        served = trial.method == "in_context" and trial.in_context.endpoint is not None
+        fitted = None if served else training.fit(trial, report=record, resume_from=resume_from, device=device)
+        trained = _UNTRAINED if fitted is None else fitted.metrics
+        steps = trained["train/steps"]
         evaluating = time.perf_counter()
-        answer = evaluation.evaluate(
-            fitted.model,
-            fitted.tokenizer,
-            fitted.splits.test,
-            config=trial.evaluation,
-            dev=fitted.splits.dev,
-            seed=trial.data.split_seed,
-            on_progress=lambda share: report({"step": steps, "total_steps": steps, "test/progress": share}, None),
-        )
+
+        def on_progress(share: float) -> None:
+            report({"step": steps, "total_steps": steps, "test/progress": share}, None)
+
+        if fitted is None:
+            answer = endpoint.evaluate(trial, on_progress=on_progress)
+        else:
+            answer = evaluation.evaluate(
+                fitted.model,
+                fitted.tokenizer,
+                fitted.splits.test,
+                config=trial.evaluation,
+                dev=fitted.splits.dev,
+                seed=trial.data.split_seed,
+                on_progress=on_progress,
+            )
     except (ValueError, training.NonFiniteLossError) as error:
         return {"error": one_line(error)}
     metrics = {
-        **fitted.metrics,
+        **trained,
         **answer.metrics,
         "test/seconds": time.perf_counter() - evaluating,
-        "seconds": fitted.metrics["train/seconds"] + time.perf_counter() - evaluating,
+        "seconds": trained["train/seconds"] + time.perf_counter() - evaluating,
         "worker/seconds": time.perf_counter() - started,
     }
     if rank() == 0:
@@ -69,17 +78,22 @@ def run(job: Job, *, report: training.Report, resume_from: Path | None) -> dict[
     return {"metrics": metrics}
 
 
+_UNTRAINED = {"train/steps": 0.0, "train/seconds": 0.0, "trainable_parameters": 0.0}
+"""The training metrics of a trial that a server replies to."""
+
+
 def _write(
     folder: Path,
     *,
     job: Job,
     trial: config.TrialConfig,
-    fitted: training.Fitted,
+    fitted: training.Fitted | None,
     answer: evaluation.Evaluation,
     metrics: dict[str, float],
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    save_adapter(folder / results.ADAPTER, tensors=fitted.model.state_dict(), config=trial)
+    if fitted is not None:
+        save_adapter(folder / results.ADAPTER, tensors=fitted.model.state_dict(), config=trial)
     pd.DataFrame([asdict(prediction) for prediction in answer.predictions]).to_parquet(folder / results.PREDICTIONS)
     (folder / results.CONFIG).write_text(json.dumps(job.config, indent=1))
     (folder / results.ENVIRONMENT).write_text(json.dumps(job.environment, indent=1))

@@ -46,6 +46,7 @@ def write_run(
             Prediction(
                 dialogue=dialogue,
                 turn=turn,
+                stage="opening" if turn == 0 else "middle",
                 persona=personas,
                 context=" ".join([personas, *said, f"question {dialogue}.{turn}?"]),
                 reference=f"human {dialogue}.{turn}",

@@ -1,0 +1,100 @@
+"""Talk to a trained adapter: a dialogue under one persona, and which prompt each reply came from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from spt_core import metrics
+from spt_core.baselines import shown_examples, with_preamble
+from spt_core.batching import Example, collate, to_decode, tokenise
+from spt_core.checkpoint import load_adapter
+from spt_core.conversations import Conversation, Conversations, Turn
+from spt_core.model import build
+from spt_core.training import load_splits
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the model said, and how it chose.
+
+    Attributes:
+        text: after the cut rule, if the trial had it on.
+        raw: before it.
+        prompt: index of the chosen prompt.
+        similarity: of the context to each prompt, activated.
+    """
+
+    text: str
+    raw: str
+    prompt: int
+    similarity: tuple[float, ...]
+
+
+class Chat:
+    """A dialogue with a trained adapter.
+
+    Args:
+        folder: the adapter's.
+        persona: sentences that describe the model's side.
+        device: where it runs.
+
+    Raises:
+        ValueError: the folder holds no adapter, or its backbone cannot be had.
+    """
+
+    def __init__(self, folder: Path, *, persona: Sequence[str] = (), device: str = "cpu") -> None:
+        self.config, tensors = load_adapter(folder)
+        self.model, self._tokenizer = build(self.config, device=device)
+        self.model.load_state_dict(tensors)
+        self._shown: list[Example] = []
+        if self.config.method == "in_context" and self.config.in_context.num_examples:
+            train = load_splits(self.config.data, self._tokenizer).train
+            self._shown = shown_examples(train, num_examples=self.config.in_context.num_examples, seed=self.config.seed)
+        self.persona = tuple(persona)
+        self.turns: list[Turn] = []
+
+    def clear(self) -> None:
+        """Forget the dialogue; the persona stays."""
+        self.turns.clear()
+
+    @torch.no_grad()
+    def say(self, text: str) -> Reply:
+        """Say something and get the reply, which becomes part of the dialogue.
+
+        Args:
+            text: the partner's utterance; may be empty for the model to speak first.
+        """
+        evaluation = self.config.evaluation
+        batch = to_decode(collate([self._example(text)])).to(self.model.backbone.device)
+        similarity_1K = self.model.activate(self.model.cosine(batch))
+        chosen_1 = similarity_1K.argmax(-1)
+        tokens_1R = self.model.generate(
+            batch,
+            chosen_1,
+            max_new_tokens=evaluation.max_new_tokens,
+            eos_id=self._tokenizer.eos_token_id,
+            **evaluation.generation,
+        )
+        raw = self._tokenizer.decode(tokens_1R[0], skip_special_tokens=True).strip()
+        reply = metrics.cut(raw)[0] if evaluation.cut else raw
+        self.turns.append(Turn(text, reply))
+        return Reply(reply, raw, int(chosen_1), tuple(similarity_1K[0].tolist()))
+
+    def _example(self, text: str) -> Example:
+        """The dialogue with an utterance that waits for its reply, as the last example of a conversation."""
+        data = self.config.data
+        # A reply that is read by nobody: decoding continues the context alone.
+        waiting = Conversation("chat", self.persona, (*self.turns, Turn(text, "hi")))
+        example = tokenise(
+            Conversations((waiting,), "chat"),
+            self._tokenizer,
+            max_tokens=data.max_tokens,
+            boundary=data.boundary,
+            train_eos=data.train_eos,
+        )[-1]
+        if self.config.method != "in_context":
+            return example
+        (example,) = with_preamble([example], self._shown, config=self.config.in_context, tokenizer=self._tokenizer)
+        return example

@@ -1,0 +1,96 @@
+"""In-context replies from an OpenAI-compatible server instead of the backbone: text alone, so no NLL."""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from spt_core import backbone as backbones
+from spt_core import metrics as text_metrics
+from spt_core.baselines import shown_examples
+from spt_core.batching import Example
+from spt_core.config import TrialConfig
+from spt_core.evaluation import Evaluation, Prediction, summarise
+from spt_core.training import load_splits
+
+CONCURRENT = 8
+"""Requests at once."""
+RETRIES = 5
+"""Of a request that the server refuses for now or that is lost."""
+KEYLESS = "none"
+"""What is sent as a key where the environment has none, for servers that ask for none."""
+
+
+def evaluate(config: TrialConfig, *, on_progress: Callable[[float], None] | None = None) -> Evaluation:
+    """The test responses as a server replies to them.
+
+    Args:
+        config: an in-context trial with an endpoint. Its backbone lends the tokenizer, which cuts long contexts.
+        on_progress: called with the share done, 0 to 1.
+
+    Raises:
+        ValueError: the server does not reply; says why.
+    """
+    import openai
+
+    tokenizer = backbones.load_tokenizer(backbones.resolve(config.backbone))
+    splits = load_splits(config.data, tokenizer)
+    shown = shown_examples(splits.train, num_examples=config.in_context.num_examples, seed=config.seed)
+    client = openai.OpenAI(
+        base_url=config.in_context.endpoint,
+        api_key=os.environ.get("OPENAI_API_KEY", KEYLESS),
+        max_retries=RETRIES,
+    )
+
+    def ask(example: Example) -> str:
+        reply = client.chat.completions.create(
+            model=config.in_context.endpoint_model or "",
+            messages=_messages(example, shown, config=config, tokenizer=tokenizer),
+            max_tokens=config.evaluation.max_new_tokens,
+            temperature=0.0,
+        )
+        return (reply.choices[0].message.content or "").strip()
+
+    predictions: list[Prediction] = []
+    try:
+        with ThreadPoolExecutor(CONCURRENT) as pool:
+            for example, raw in zip(splits.test, pool.map(ask, splits.test), strict=True):
+                predictions.append(_prediction(example, raw, cut=config.evaluation.cut))
+                if on_progress is not None:
+                    on_progress(len(predictions) / len(splits.test))
+    except openai.OpenAIError as error:
+        raise ValueError(
+            f"in_context.endpoint = {config.in_context.endpoint!r}: {type(error).__name__}: {error}; is the server up, "
+            f"does it serve {config.in_context.endpoint_model!r}, and is OPENAI_API_KEY set if it asks for one?"
+        ) from error
+    return Evaluation(summarise(predictions, bert_encoder=config.evaluation.bert_encoder), predictions)
+
+
+def _messages(example: Example, shown: list[Example], *, config: TrialConfig, tokenizer: Any) -> list[Any]:
+    turns = [{"role": "system", "content": config.in_context.instruction}]
+    for solved in shown:
+        turns += [
+            {"role": "user", "content": tokenizer.decode(solved.context_ids, skip_special_tokens=True)},
+            {"role": "assistant", "content": solved.reference},
+        ]
+    return [*turns, {"role": "user", "content": tokenizer.decode(example.context_ids, skip_special_tokens=True)}]
+
+
+def _prediction(example: Example, raw: str, *, cut: bool) -> Prediction:
+    reply, cut_by = text_metrics.cut(raw) if cut else (raw, None)
+    return Prediction(
+        dialogue=example.dialogue,
+        turn=example.turn,
+        stage=example.stage,
+        persona=example.persona,
+        context=example.context,
+        reference=example.reference,
+        prediction=reply,
+        raw_prediction=raw,
+        cut_by=cut_by,
+        prompt=0,
+        similarity=[],
+        nll=None,
+        nll_by_prompt=[],
+        num_tokens=len(example.response_ids),
+    )
