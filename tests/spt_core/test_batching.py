@@ -1,9 +1,11 @@
 """From dialogues to batches: the boundary of the response, truncation, padding, and an order fixed by seed."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from spt_core.batching import by_length, collate, epoch_batches, some_dialogues, template, tokenise
+from spt_core.batching import by_length, collate, epoch_batches, some_dialogues, template, to_decode, tokenise
 from spt_core.conversations import Conversation, Conversations, Turn, load
 from tests.conftest import tokenizer
 
@@ -121,3 +123,38 @@ def test_some_dialogues_takes_whole_dialogues_but_the_last() -> None:
     assert len(whole) >= len({example.dialogue for example in some}) - 1
     assert some_dialogues(EXAMPLES, most=20, seed=1) != some
     assert some_dialogues(EXAMPLES, most=None, seed=0) == EXAMPLES
+
+
+def test_the_released_boundary_decodes_from_a_text_that_ends_in_a_space() -> None:
+    released = tokenise(load("sample:valid")[:20], TOKENIZER, max_tokens=512, boundary="released")
+    for example, plain in zip(released, EXAMPLES, strict=True):
+        assert (example.context_ids, example.response_ids) == (plain.context_ids, plain.response_ids)
+        assert plain.decoding_ids == plain.context_ids
+        assert decode(example.decoding_ids).endswith("R: ")
+        assert decode(example.context_ids).endswith("R:")
+    batch = collate(EXAMPLES[:3])
+    assert to_decode(batch) is batch
+    asked = to_decode(collate(released[:3]))
+    last = [asked.token_ids_BT[row, asked.num_context - 1].item() for row in range(3)]
+    assert last == [example.decoding_ids[-1] for example in released[:3]]
+    assert asked.examples == tuple(released[:3])
+
+
+def test_the_end_of_sequence_can_be_left_out() -> None:
+    without = tokenise(load("sample:valid")[:20], TOKENIZER, max_tokens=512, train_eos=False)
+    for example, plain in zip(without, EXAMPLES, strict=True):
+        assert plain.response_ids == (*example.response_ids, TOKENIZER.eos_token_id)
+        assert example.response_ids
+
+
+def test_stages_are_the_first_the_last_and_the_rest() -> None:
+    dialogue = [example for example in EXAMPLES if example.dialogue == EXAMPLES[0].dialogue]
+    assert [example.stage for example in dialogue] == ["opening", *["middle"] * (len(dialogue) - 2), "closing"]
+    assert replace(dialogue[0], num_turns=1).stage == "opening"
+
+
+def test_a_batch_can_be_repeated_row_by_row() -> None:
+    batch = collate(EXAMPLES[:2]).repeat(3)
+    assert batch.examples == tuple(EXAMPLES[row] for row in (0, 0, 0, 1, 1, 1))
+    assert torch.equal(batch.token_ids_BT[2], batch.token_ids_BT[0])
+    assert len(batch.mask_BT) == 6

@@ -422,3 +422,14 @@ def test_a_missing_bundled_encoder_says_how_to_get_it(monkeypatch: pytest.Monkey
 def test_an_unknown_bundled_encoder_is_refused() -> None:
     with pytest.raises(ValueError, match=r"'bundled:bert' is not bundled.*'bundled:minilm-l6'"):
         metrics.score(["hi"], ["hello"], bert_encoder="bundled:bert")
+
+
+def test_the_overlap_with_the_persona_is_sacrebleu_s() -> None:
+    import sacrebleu
+
+    replies = ["i have two dogs and a cat", "i work as a nurse", ""]
+    personas = ["i have two dogs. i like tea.", "i am a nurse. i work at night.", "i am old."]
+    expected = sacrebleu.corpus_bleu(replies, [personas], force=True)
+    found = metrics.persona_overlap(replies, personas)
+    assert found["persona_bleu"] == pytest.approx(expected.score)
+    assert [found[f"persona_bleu_{n}"] for n in (1, 2, 3, 4)] == pytest.approx(expected.precisions)

@@ -149,3 +149,36 @@ def test_the_backbone_is_no_part_of_the_adapter(made: tuple[SelectivePromptModel
         "retriever.prompt_projection.weight",
         "retriever.prompt_projection.bias",
     }
+
+
+def test_prompts_can_start_at_tokens(tiny_model: Path) -> None:
+    configs = [tiny_config(tiny_model, prompts__init="vocabulary", prompts__num_prompts=k) for k in (2, 3)]
+    few, many = (build(config, device="cpu")[0] for config in configs)
+    vocabulary_VD = many.backbone.vocabulary
+    assert torch.equal(many.prompts()[:2], few.prompts())
+    rows = many.prompts().flatten(0, 1)
+    assert all(any(torch.equal(row, token) for token in vocabulary_VD) for row in rows)
+    assert len({tuple(prompt.flatten().tolist()) for prompt in many.prompts()}) == 3
+
+
+def test_prompts_can_start_at_a_text(tiny_model: Path) -> None:
+    text = "hello, i am a person who likes dogs and tea"
+    config = tiny_config(tiny_model, prompts__init="text", prompts__init_text=text)
+    model, tokenizer = build(config, device="cpu")
+    ids = tokenizer(text)["input_ids"]
+    for k, prompt_LD in enumerate(model.prompts()):
+        for i, row in enumerate(prompt_LD):
+            assert torch.equal(row, model.backbone.vocabulary[ids[(4 * k + i) % len(ids)]])
+    with pytest.raises(ValueError, match=r"init_text = 'hi'.*the same start; use a longer text"):
+        build(config.override({"prompts.init_text": "hi"}), device="cpu")
+    with pytest.raises(ValueError, match="init_text is empty"):
+        config.override({"prompts.init_text": " "})
+
+
+def test_other_ways_to_decode_pass_through(made: tuple[SelectivePromptModel, list[Example]]) -> None:
+    model, examples = made
+    batch, chosen_4 = collate(examples[:4]), torch.zeros(4, dtype=torch.long)
+    greedy = model.generate(batch, chosen_4, max_new_tokens=6, eos_id=1)
+    beams = model.generate(batch, chosen_4, max_new_tokens=6, eos_id=1, num_beams=3)
+    assert greedy.shape[0] == beams.shape[0] == 4
+    assert not torch.equal(greedy[:, : beams.shape[1]], beams[:, : greedy.shape[1]])

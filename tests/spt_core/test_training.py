@@ -14,9 +14,9 @@ from spt_core import checkpoint
 from spt_core.batching import Example, collate
 from spt_core.config import TrialConfig
 from spt_core.evaluation import evaluate
-from spt_core.gradient import backward
+from spt_core.gradient import backward, dev_objective
 from spt_core.model import SelectivePromptModel, build
-from spt_core.training import NonFiniteLossError, fit, load_splits, num_steps
+from spt_core.training import NonFiniteLossError, _schedule, fit, load_splits, num_steps
 from tests.conftest import tiny_config
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "loss_curve.json"
@@ -284,3 +284,138 @@ def test_the_golden_loss_curve_is_reproduced(tiny_llama: Path) -> None:
     curve = [{name: value for name, value in row.items() if name.startswith(("train/", "dev/"))} for row in rows]
     for row, expected in zip(curve, json.loads(GOLDEN.read_text()), strict=True):
         assert row == pytest.approx(expected, rel=1e-4, abs=1e-6)
+
+
+def test_training_stops_early_when_told_to(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nlls = iter([5.0, 4.0, 4.5, 4.4, 3.0, 3.0])
+    monkeypatch.setattr("spt_core.training.selected_nll", lambda *_, **__: next(nlls))
+    config = tiny_config(tiny_llama, optim__max_steps=5, optim__patience=2, evaluation__every_steps=1)
+    metrics = fit(config, device="cpu").metrics
+    assert (metrics["train/steps"], metrics["dev/best_step"], metrics["dev/nll"]) == (3, 1, 4.0)
+
+
+def test_dev_is_scored_at_the_end_of_each_epoch_too(tiny_llama: Path) -> None:
+    config = tiny_config(tiny_llama, optim__max_steps=60, optim__epochs=3, optim__batch_size=128)
+    config = config.override({"data.dev_dialogues": 430, "evaluation.every_steps": 2})
+    rows: list[dict[str, float]] = []
+    fit(config, report=lambda metrics, _: rows.append(metrics), device="cpu")
+    steps_an_epoch = int(rows[-1]["total_steps"]) // 3
+    scored = {int(row["step"]) for row in rows if "dev/nll" in row}
+    assert scored == set(range(0, 3 * steps_an_epoch + 1, 2)) | {n * steps_an_epoch for n in (1, 2, 3)}
+
+
+@pytest.mark.parametrize("select_by", ["objective", "f1", "dist_avg"])
+def test_the_checkpoint_is_chosen_by_what_is_asked_for(tiny_llama: Path, select_by: str) -> None:
+    rows: list[dict[str, float]] = []
+    config = tiny_config(tiny_llama, optim__max_steps=4, optim__learning_rate=0.2, evaluation__every_steps=1)
+    config = config.override({"evaluation.select_by": select_by})
+    fitted = fit(config, report=lambda metrics, _: rows.append(metrics), device="cpu")
+    by_step = {row["step"]: row[f"dev/{select_by}"] for row in rows}
+    best = (min if select_by == "objective" else max)(by_step.values())
+    assert by_step[fitted.metrics["dev/best_step"]] == best
+    assert len(set(by_step.values())) > 1
+    assert fitted.metrics["dev/nll"] == next(r["dev/nll"] for r in rows if r["step"] == fitted.metrics["dev/best_step"])
+
+
+def test_the_objective_of_dev_is_that_of_training(tiny_llama: Path) -> None:
+    config = tiny_config(tiny_llama)
+    model, _ = build(config, device="cpu")
+    examples = first_examples(str(tiny_llama))
+    batches = [sorted(examples, key=lambda e: -e.num_tokens)[i : i + 4] for i in (0, 4)]
+    expected = [backward(model, collate(batch), config=config)["total"] for batch in batches]
+    assert dev_objective(model, examples, config=config) == pytest.approx(sum(expected) / 2, rel=1e-5)
+
+
+def test_gamma_as_a_quantile_is_that_of_the_training_pairs(tiny_llama: Path) -> None:
+    rows: list[dict[str, float]] = []
+    config = tiny_config(tiny_llama, losses__contrastive__threshold="quantile:0.6", optim__batch_size=8)
+    fitted = fit(config, report=lambda metrics, _: rows.append(metrics), device="cpu")
+    assert 0 < fitted.metrics["train/gamma"] < 100
+    shares = [row["train/positive_pairs"] for row in rows if "train/positive_pairs" in row]
+    assert 20 < sum(shares) / len(shares) < 60  # 40 in the long run
+    fixed = config.override({"losses.contrastive.threshold": fitted.metrics["train/gamma"]})
+    assert fit(fixed, device="cpu").metrics["dev/nll"] == fitted.metrics["dev/nll"]
+
+
+@pytest.mark.parametrize("similarity", ["rouge_l", "embedding"])
+def test_every_measure_of_text_similarity_trains(tiny_llama: Path, similarity: str) -> None:
+    config = tiny_config(tiny_llama, losses__contrastive__similarity=similarity, optim__max_steps=2)
+    assert fit(config, device="cpu").metrics["train/steps"] == 2
+
+
+def test_the_order_of_batches_can_be_the_same_in_every_epoch(tiny_llama: Path) -> None:
+    config = tiny_config(tiny_llama, optim__epochs=2, optim__batch_size=4)
+    examples = first_examples(str(tiny_llama))
+    for order, same in (("once", True), ("each_epoch", False)):
+        varied = config.override({"optim.order": order})
+        batches = [
+            tuple(ids)
+            for seed in range(5)
+            for ids in _schedule(varied.override({"seed": seed}), examples, start=0, stop=4)
+        ]
+        first, second = batches[0::4] + batches[1::4], batches[2::4] + batches[3::4]
+        assert (first == second) == same
+
+
+def test_gradient_norms_are_those_of_the_terms(tiny_llama: Path) -> None:
+    config = tiny_config(tiny_llama, losses__selection__weight=3.0)
+    model, _ = build(config, device="cpu")
+    batch = collate(first_examples(str(tiny_llama))[:4])
+    found = backward(model, batch, config=config, with_norms=True)
+    with_norms = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+    model.zero_grad(set_to_none=True)
+    backward(model, batch, config=config)
+    plain = [p.grad for p in model.parameters() if p.grad is not None]
+    for first, second in zip(with_norms, plain, strict=True):
+        torch.testing.assert_close(first, second, rtol=1e-6, atol=1e-9)
+    alone = gradients(
+        config.override(
+            {"losses.soft_prompt.weight": 1e-12, "losses.fusion.enabled": False, "losses.contrastive.enabled": False}
+        )
+    )
+    norm = sum(float(gradient.square().sum()) for gradient in alone.values()) ** 0.5
+    assert found["gradient_norm/selection"] == pytest.approx(norm, rel=1e-4)
+
+
+def test_the_gradient_scaler_scales_skips_and_is_kept(tiny_llama: Path, tmp_path: Path) -> None:
+    """What float16 needs, on the CPU, where the scaler runs too: only its arithmetic is not float16 here."""
+    config = tiny_config(tiny_llama)
+    model, _ = build(config, device="cpu")
+    batch = collate(first_examples(str(tiny_llama))[:4])
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=2)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    backward(model, batch, config=config, scaler=scaler)
+    scaled = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+    plain = gradients(config)
+    for gradient, expected in zip(scaled, plain.values(), strict=True):
+        torch.testing.assert_close(gradient / 1024, expected, rtol=1e-4, atol=1e-8)
+    scaler.step(optimizer)
+    scaler.update()
+    moved = model.prompts().detach().clone()
+    optimizer.zero_grad(set_to_none=True)
+    backward(model, batch, config=config, scaler=scaler)
+    model.prompts.embedding_KLD.grad[0, 0, 0] = float("inf")  # type: ignore[index]
+    scaler.step(optimizer)
+    scaler.update()
+    assert torch.equal(model.prompts(), moved)  # the step was skipped
+    assert scaler.get_scale() == 512
+    best = {name: value.clone() for name, value in model.state_dict().items()}
+    state = {"model": model.state_dict(), "best": best, "optimizer": optimizer, "config": config}
+    checkpoint.save_progress(tmp_path, checkpoint.Progress(step=2), scaler=scaler, **state)
+    fresh = torch.amp.GradScaler("cpu")
+    checkpoint.load_progress(tmp_path, model=model, optimizer=optimizer, scaler=fresh, config=config)
+    assert fresh.state_dict() == scaler.state_dict()
+    assert fresh.get_scale() == 512
+
+
+def test_bfloat16_loses_little(tiny_model: Path) -> None:
+    """Tolerance: 2% of each term at random weights of scale 0.3; on SmolLM2 it is far less (docs/notation.md)."""
+    found = {}
+    for precision in ("float32", "bfloat16"):
+        config = tiny_config(tiny_model, backbone__precision=precision)
+        model, _ = build(config, device="cpu")
+        assert {p.dtype for p in model.parameters()} == {torch.float32}
+        found[precision] = backward(model, collate(first_examples(str(tiny_model))[:4]), config=config)
+    for term in ("soft_prompt", "fusion", "total"):
+        assert found["bfloat16"][term] == pytest.approx(found["float32"][term], rel=0.02)
+        assert found["bfloat16"][term] != found["float32"][term]

@@ -1,0 +1,121 @@
+"""Peak memory of one optimisation step by K and by how the prompts go through the backbone, and what it costs in time.
+
+Each layout runs in a process of its own, whose largest resident set is read when it ends: it holds Python, torch, the
+frozen weights (shared pages of a mapped file are counted) and the step.
+
+    python -m benchmarks.memory --train dialogues.txt --json
+"""
+
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from spt_core import backbone as backbones
+from spt_core import recipes
+from spt_core.batching import collate
+from spt_core.gradient import backward
+from spt_core.model import build
+from spt_core.training import load_splits
+
+LAYOUTS: dict[str, dict[str, Any]] = {
+    "K = 1": {"prompts.num_prompts": 1},
+    "K = 8, all at once": {"prompts.num_prompts": 8},
+    "K = 8, one prompt a pass": {"prompts.num_prompts": 8, "compute.prompts_per_pass": 1},
+    "K = 8, all at once, gradient checkpointing": {
+        "prompts.num_prompts": 8,
+        "compute.gradient_checkpointing": True,
+    },
+    "K = 8, one prompt and one context a pass": {
+        "prompts.num_prompts": 8,
+        "compute.prompts_per_pass": 1,
+        "compute.micro_batch_size": 1,
+    },
+}
+BEFORE = "nothing trained"
+"""The layout of a process that loads model and data and stops there."""
+
+
+def measure_here(settings: dict[str, Any], *, steps: int) -> dict[str, float]:
+    """Peak memory of this process in MiB and median seconds a step, on the longest training examples."""
+    config = recipes.smollm2_135m().override(settings)
+    model, tokenizer = build(config, device="cpu")
+    examples = sorted(load_splits(config.data, tokenizer).train, key=lambda example: -example.num_tokens)
+    batch = collate(examples[: config.optim.batch_size])
+    seconds = []
+    for _ in range(steps):
+        model.zero_grad(set_to_none=True)
+        started = time.perf_counter()
+        backward(model, batch, config=config)
+        seconds.append(time.perf_counter() - started)
+    return {
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "seconds": statistics.median(seconds) if seconds else 0.0,
+        "columns": float(batch.mask_BT.shape[1]),
+    }
+
+
+def measure(settings: dict[str, Any], *, steps: int) -> dict[str, Any]:
+    """Every layout, each in a process of its own.
+
+    Args:
+        settings: config fields common to all.
+        steps: measured steps of each; the first warms up and the median is read.
+    """
+    found: dict[str, Any] = {BEFORE: _in_process({**settings, **LAYOUTS["K = 1"]}, steps=0)}
+    for name, layout in LAYOUTS.items():
+        found[name] = _in_process({**settings, **layout}, steps=steps)
+    one, parted, whole = (found[name] for name in ("K = 1", "K = 8, one prompt a pass", "K = 8, all at once"))
+    return {
+        "layouts": found,
+        "peak_of_k8_over_k1": parted["peak_mib"] / one["peak_mib"],
+        "peak_of_k8_at_once_over_k1": whole["peak_mib"] / one["peak_mib"],
+        "seconds_of_parts_over_at_once": parted["seconds"] / whole["seconds"],
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _in_process(settings: dict[str, Any], *, steps: int) -> dict[str, float]:
+    command = [sys.executable, "-m", "benchmarks.memory", "--worker", json.dumps(settings), "--steps", str(steps)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def main(
+    *,
+    train: Annotated[str, typer.Option(help="Training dialogues: a file or sample:train.")] = "sample:train",
+    model: Annotated[str, typer.Option(help="Backbone: a folder, a Hub id or bundled:smollm2-135m.")] = (
+        backbones.BUNDLED_SMOLLM2
+    ),
+    batch_size: Annotated[int, typer.Option(help="Contexts in a step.")] = 4,
+    steps: Annotated[int, typer.Option(help="Measured steps of each layout.")] = 3,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    worker: Annotated[str | None, typer.Option(hidden=True)] = None,
+) -> None:
+    """Peak memory of a step by K and by layout."""
+    if worker is not None:
+        typer.echo(json.dumps(measure_here(json.loads(worker), steps=steps)))
+        return
+    settings = {"backbone.name": model, "data.train": train, "optim.batch_size": batch_size}
+    found = measure(settings, steps=steps)
+    if as_json:
+        typer.echo(json.dumps(found, indent=1))
+        return
+    for name, row in found["layouts"].items():
+        typer.echo(f"{name:<44} peak {row['peak_mib']:6.0f} MiB   {row['seconds']:6.2f} s a step")
+    typer.echo(
+        f"K = 8, one prompt a pass, needs {found['peak_of_k8_over_k1']:.2f} times the memory of K = 1 "
+        f"({found['peak_of_k8_at_once_over_k1']:.2f} all at once) and {found['seconds_of_parts_over_at_once']:.2f} "
+        f"times the time of all at once; {row['columns']:.0f} columns a row, {found['threads']} threads"
+    )
+
+
+if __name__ == "__main__":
+    typer.run(main)
