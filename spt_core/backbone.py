@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from spt_core.config import PRECISIONS, BackboneConfig
+from spt_core.fields import PRECISIONS, BackboneConfig
 
 logger = logging.getLogger(__name__)
 

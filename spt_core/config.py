@@ -4,274 +4,33 @@ Everything that can change a result is a field here. What cannot (the number of 
 same gradient) is in `ComputeConfig`, which the canonical form leaves out.
 """
 
-import contextlib
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
-Precision = Literal["auto", "float64", "float32", "bfloat16", "float16"]
-Activation = Literal["softplus", "released_softplus", "none"]
-SELECT_BY = Literal[
-    "nll", "objective", "f1", "bleu", "rouge_1", "rouge_2", "rouge_l", "bert_f1", "dist_1", "dist_2", "dist_avg"
-]
-
-
-class _Part(BaseModel):
-    """A frozen part of a config: unknown fields are refused, numbers must be finite."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
-
-
-class BackboneConfig(_Part):
-    """The frozen language model."""
-
-    name: str = Field("bundled:smollm2-135m", min_length=1)
-    """A Hub id, a folder, or `bundled:smollm2-135m`."""
-    revision: str | None = None
-    """Hub revision; the commit that it resolves to is part of the trial's identity."""
-    precision: Precision = "auto"
-    """Arithmetic of the frozen model. Soft prompts, retriever and losses are float32, and float64 under float64."""
-    dropout: bool = False
-    """Keep the model's own dropout on in training, as the released code does; a mask of its own for each prompt."""
+from spt_core.fields import (
+    BackboneConfig,
+    ComputeConfig,
+    ContrastiveTerm,
+    DataConfig,
+    EvaluationConfig,
+    FusionTerm,
+    InContextConfig,
+    LoraConfig,
+    LossesConfig,
+    OptimConfig,
+    Part,
+    PromptsConfig,
+    RetrieverConfig,
+    SelectionTerm,
+    SoftPromptTerm,
+)
 
 
-class DataConfig(_Part):
-    """Where the dialogues come from and how many responses of each split are used."""
-
-    train: str = Field("sample:train", min_length=1)
-    """Source of the training and dev dialogues (see `conversations.load`)."""
-    test: str = Field("sample:valid", min_length=1)
-    """Source of the test dialogues, read once by a trial, at its end."""
-    dev_dialogues: int = Field(100, ge=1)
-    """Dialogues carved from the training source for dev, with personas disjoint from the rest."""
-    split_seed: int = Field(0, ge=0)
-    """Seed of that carving and of the choice of responses below; the same in every trial of a sweep."""
-    max_dev_responses: int | None = Field(None, ge=1)
-    """Dev responses scored at each evaluation; all when None."""
-    max_test_responses: int | None = Field(None, ge=1)
-    """Test responses decoded and scored; all when None."""
-    max_tokens: int = Field(512, ge=16)
-    """Most tokens of context plus response; the context is cut from the left (BOS stays)."""
-    boundary: Literal["joint", "released"] = "joint"
-    """Where decoding starts: at the tokens that training saw before the response, or, as the released code, at
-    those of the text that ends in `R: ` with its space, which training never sees."""
-    train_eos: bool = True
-    """Whether the end of sequence is a token of the response."""
-
-
-class PromptsConfig(_Part):
-    """The soft prompt group."""
-
-    num_prompts: int = Field(4, ge=1)
-    """K, the number of soft prompts."""
-    prompt_length: int = Field(8, ge=1)
-    """L, the number of virtual tokens of each."""
-    init: Literal["gaussian", "vocabulary", "text"] = "gaussian"
-    """Standard Gaussian (the paper), the embeddings of random tokens, or those of `init_text`."""
-    init_text: str | None = None
-    """Prompt k starts at the tokens k * L, k * L + 1, ... of this text, over and over."""
-
-    @model_validator(mode="after")
-    def _text_where_it_is_read(self) -> "PromptsConfig":
-        if self.init == "text" and not (self.init_text or "").strip():
-            raise ValueError("init is 'text' and init_text is empty: give it a text, or use init='vocabulary'")
-        return self
-
-
-class RetrieverConfig(_Part):
-    """How the similarity of a context to each prompt is computed (Eq. 1)."""
-
-    projections: Literal["separate", "shared"] = "separate"
-    """lin_C and lin_sp as two layers, or one layer applied to both."""
-    reads: Literal["context", "sequence"] = "context"
-    """What it reads in training; `sequence` leaks the response, which is not there at inference."""
-    masked: bool = True
-    """Average over tokens alone; else over padding too: in training up to `data.max_tokens` columns, at inference
-    those of the batch, so that the chosen prompt depends on who shares it."""
-    activation: Activation = "softplus"
-    """s from the cosine: softplus, the released one (beta 10, threshold 1: not monotone), or the cosine itself."""
-
-
-class SoftPromptTerm(_Part):
-    """Eq. 2, weighted by lambda_4."""
-
-    enabled: bool = True
-    weight: float = Field(1.0, ge=0)
-    reduction: Literal["sum_over_prompts", "mean"] = "sum_over_prompts"
-    """Over prompts; over the tokens of the batch it is the mean."""
-
-
-class ContrastiveTerm(_Part):
-    """Eq. 4, weighted by lambda_1."""
-
-    enabled: bool = True
-    weight: float = Field(1.0, ge=0)
-    threshold: float | str = 20.0
-    """Gamma: contexts whose similarity M is above it form a positive pair (0 to 100), or `quantile:0.9` for that
-    quantile of M over pairs of training contexts."""
-    similarity: str = "bleu"
-    """M: `bleu`, `rouge_l`, `embedding` (cosine by a bundled encoder) or `embedding:` and an encoder's name."""
-    text: Literal["context", "persona"] = "context"
-    """What M compares: persona and history, or the persona alone."""
-    scores: Literal["activated", "raw"] = "activated"
-    """The score vectors that are compared: after the activation, or the cosines before it."""
-    reduction: Literal["mean", "sum"] = "mean"
-    """Over the pairs."""
-    group_size: int | None = Field(None, ge=2)
-    """Form pairs within so many neighbouring contexts of a batch only, as GPUs on their own would; None: all of it."""
-
-    @field_validator("threshold")
-    @classmethod
-    def _on_its_scale(cls, value: float | str) -> float | str:
-        if isinstance(value, str):
-            kind, _, share = value.partition(":")
-            with contextlib.suppress(ValueError):
-                if kind == "quantile" and 0 < float(share) < 1:
-                    return value
-        elif 0 <= value <= 100:
-            return value
-        raise ValueError(
-            "it should be greater than or equal to 0 and less than or equal to 100, or a quantile of the training "
-            "pairs such as 'quantile:0.9'"
-        )
-
-    @field_validator("similarity")
-    @classmethod
-    def _is_known(cls, value: str) -> str:
-        measure, colon, encoder = value.partition(":")
-        if value not in {"bleu", "rouge_l", "embedding"} and not (measure == "embedding" and colon and encoder):
-            raise ValueError("it should be bleu, rouge_l, embedding, or embedding: and the name of an encoder")
-        return value
-
-
-class SelectionTerm(_Part):
-    """Eq. 3, weighted by lambda_2."""
-
-    enabled: bool = True
-    weight: float = Field(1.0, ge=0)
-    tau_g: float = Field(1.0, gt=0)
-    """Temperature of the target softmax(-NLL / tau_g)."""
-    tau_s: float = Field(1.0, gt=0)
-    """Temperature of the retriever's softmax(S / tau_s)."""
-    direction: Literal["target_to_scores", "scores_to_target"] = "target_to_scores"
-    """KL(target || softmax(S / tau_s)), or the other way round."""
-    nll: Literal["mean", "sum"] = "mean"
-    """The NLL in the target: mean per response token, or their sum."""
-    target_noise: float = Field(0.0, ge=0)
-    """Standard deviation of Gaussian noise on the target's logits, so that it stays a distribution."""
-
-
-class FusionTerm(_Part):
-    """Eq. 5, weighted by lambda_3."""
-
-    enabled: bool = True
-    weight: float = Field(1.0, ge=0)
-    of: Literal["probabilities", "weighted_logits"] = "probabilities"
-    """The mean of the K distributions (the paper), or the sum of the K logits weighted by similarity, through which
-    the retriever is trained too (the released code)."""
-
-
-class LossesConfig(_Part):
-    """The four terms of Eq. 6."""
-
-    soft_prompt: SoftPromptTerm = SoftPromptTerm()
-    contrastive: ContrastiveTerm = ContrastiveTerm()
-    selection: SelectionTerm = SelectionTerm()
-    fusion: FusionTerm = FusionTerm()
-
-    @model_validator(mode="after")
-    def _some_term_trains_the_prompts(self) -> "LossesConfig":
-        if not any(term.enabled and term.weight > 0 for term in (self.soft_prompt, self.fusion)):
-            raise ValueError(
-                "soft_prompt and fusion are both off (or of weight 0), so nothing would train the prompts: "
-                "leave one of losses.soft_prompt and losses.fusion on"
-            )
-        return self
-
-
-class OptimConfig(_Part):
-    """Adam with a constant learning rate, as Table 6."""
-
-    learning_rate: float = Field(0.01, gt=0)
-    batch_size: int = Field(8, ge=1)
-    """Contexts in one step, over all workers."""
-    epochs: int = Field(1, ge=1)
-    max_steps: int | None = Field(None, ge=1)
-    """Stop after so many optimisation steps, whatever the epochs say."""
-    order: Literal["each_epoch", "once"] = "each_epoch"
-    """Draw the order of batches anew for each epoch, or once for all, as the released code."""
-    patience: int | None = Field(None, ge=1)
-    """Stop after so many evaluations in a row without a better one; None: never early."""
-
-
-class EvaluationConfig(_Part):
-    """When dev is scored and by what the checkpoint is chosen, and how the test responses are decoded and scored."""
-
-    every_steps: int | None = Field(None, ge=1)
-    """Score dev every so many steps, beside the start, the end of each epoch and the end."""
-    select_by: SELECT_BY = "nll"
-    """What chooses the checkpoint, on dev: NLL under the selected prompt, the training objective, or a metric of the
-    decoded replies (which costs decoding dev each time)."""
-    batch_size: int = Field(16, ge=1)
-    max_new_tokens: int = Field(32, ge=1)
-    generation: dict[str, bool | int | float] = Field(default_factory=dict)
-    """More options of transformers' `generate`, such as `{"num_beams": 4}`; greedy without any."""
-    cut: bool = True
-    """Cut a reply at the first `R:`, `Q:`, `Summary:`, newline or colon, as the released code does."""
-    controls: bool = False
-    """Decode under every prompt, so that the routing controls (a random prompt, each fixed one, a rule by turn,
-    shuffled contexts, the prompt of least NLL) have replies and not NLLs alone."""
-    bert_encoder: str | None = "bundled:minilm-l6"
-    """Encoder of BERTScore (`microsoft/deberta-xlarge-mnli` is the paper's); None leaves it out."""
-
-
-class LoraConfig(_Part):
-    """Low-rank updates of the backbone's layers (through peft): the baseline of Table 4."""
-
-    rank: int | None = Field(None, ge=1)
-    """None: the rank whose number of parameters is nearest to that of SPT with the same `prompts`."""
-    scaling: float = Field(2.0, gt=0)
-    """alpha / rank."""
-    target_modules: tuple[str, ...] = Field(("q_proj", "v_proj"), min_length=1)
-    """Linear layers that get an update, by the end of their names."""
-
-
-class InContextConfig(_Part):
-    """Instruction and examples before the context, and no training: GPT-3.5's row in Table 4."""
-
-    num_examples: int = Field(0, ge=0)
-    """Training replies shown with their contexts; 0 is zero-shot."""
-    instruction: str = "Continue the dialogue as the person whose persona is given, with one short reply."
-    endpoint: str | None = None
-    """Base URL of an OpenAI-compatible server that replies instead of the backbone; its key comes from the
-    environment (OPENAI_API_KEY). Such a trial has no NLL."""
-    endpoint_model: str | None = None
-    """The server's name of the model."""
-
-    @model_validator(mode="after")
-    def _a_server_serves_a_model(self) -> "InContextConfig":
-        if self.endpoint is not None and self.endpoint_model is None:
-            raise ValueError("endpoint is set and endpoint_model is not: name the model that the server should use")
-        return self
-
-
-class ComputeConfig(_Part):
-    """How the arithmetic is laid out; none of it changes the mathematics, so it is not part of the identity."""
-
-    micro_batch_size: int | None = Field(None, ge=1)
-    """Contexts of one worker that go through the backbone at once; None: all of them."""
-    prompts_per_pass: int | None = Field(None, ge=1)
-    """Soft prompts that go through the backbone at once; None: all K. Memory does not grow with K beyond it."""
-    gradient_checkpointing: bool = False
-    """Keep the input of each layer alone and compute the rest again in the backward pass."""
-    threads: int | None = Field(None, ge=1)
-    """CPU threads of torch in each worker; None: one per CPU the worker was given."""
-
-
-class TrialConfig(_Part):
+class TrialConfig(Part):
     """One trial, whole: two equal canonical forms on the same data and model are the same trial."""
 
     method: Literal["spt", "lora", "in_context"] = "spt"
@@ -303,6 +62,11 @@ class TrialConfig(_Part):
                 "compute.prompts_per_pass (compute.micro_batch_size may stay)"
             )
         return self
+
+    @property
+    def num_choices(self) -> int:
+        """Prompts that a context can be given: K, and 1 where the method has none."""
+        return self.prompts.num_prompts if self.method == "spt" else 1
 
     def override(self, values: Mapping[str, Any]) -> "TrialConfig":
         """This config with the fields at the given dotted paths replaced.
@@ -467,4 +231,3 @@ _KNOWN_BY_IDENTITY: Any = {
     "backbone": {"name", "revision", "precision"},
     "data": {"train", "test"},
 }
-PRECISIONS: tuple[str, ...] = get_args(Precision)

@@ -10,8 +10,8 @@ from torch import Tensor
 from spt_core import metrics as text_metrics
 from spt_core import parallel
 from spt_core.batching import Batch, Example, by_length, collate, to_decode
-from spt_core.config import EvaluationConfig
 from spt_core.diagnostics import agreement, usage
+from spt_core.fields import EvaluationConfig
 from spt_core.losses import response_nll
 from spt_core.model import SelectivePromptModel
 from spt_core.routing import fit_turn_rule, routes

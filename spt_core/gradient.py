@@ -9,7 +9,8 @@ from torch import Tensor
 
 from spt_core import parallel
 from spt_core.batching import Batch, Example, by_length, collate
-from spt_core.config import ContrastiveTerm, LossesConfig, TrialConfig
+from spt_core.config import TrialConfig
+from spt_core.fields import ContrastiveTerm, LossesConfig
 from spt_core.losses import Scores, objective, pairs
 from spt_core.model import SelectivePromptModel
 from spt_core.seeding import generator

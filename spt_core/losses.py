@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from spt_core.config import LossesConfig
+from spt_core.fields import LossesConfig
 
 
 def response_nll(token_logp_BKR: Tensor, mask_BR: Tensor) -> Tensor:

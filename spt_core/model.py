@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from spt_core import backbone as backbones
 from spt_core.backbone import Backbone
 from spt_core.batching import Batch
-from spt_core.config import RetrieverConfig, TrialConfig
+from spt_core.config import TrialConfig
+from spt_core.fields import RetrieverConfig
 from spt_core.losses import Scores
 from spt_core.prompts import SoftPromptGroup, initial_embedding
 from spt_core.retriever import DenseRetriever, activate, average, average_with_padding

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spt_core.config import PromptsConfig
+from spt_core.fields import PromptsConfig
 from spt_core.seeding import generator
 
 

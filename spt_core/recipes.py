@@ -7,7 +7,8 @@ the released code's default. A function here returns a value to vary with `overr
 
 from collections.abc import Callable
 
-from spt_core.config import BackboneConfig, EvaluationConfig, OptimConfig, PromptsConfig, TrialConfig
+from spt_core.config import TrialConfig
+from spt_core.fields import BackboneConfig, EvaluationConfig, OptimConfig, PromptsConfig
 
 PAPER_BERT_ENCODER = "microsoft/deberta-xlarge-mnli"
 

@@ -15,11 +15,12 @@ from spt_core import checkpoint, parallel
 from spt_core.baselines import LoraModel, shown_examples, with_preamble
 from spt_core.batching import Batch, Example, collate, epoch_batches, some_dialogues, tokenise
 from spt_core.checkpoint import Progress
-from spt_core.config import DataConfig, TrialConfig
+from spt_core.config import TrialConfig
 from spt_core.conversations import load as load_conversations
 from spt_core.conversations import split_dev
 from spt_core.diagnostics import describe_prompts
 from spt_core.evaluation import dev_metric, selected_nll
+from spt_core.fields import DataConfig
 from spt_core.gradient import backward, dev_objective, text_of
 from spt_core.model import SelectivePromptModel, build
 from spt_core.text_similarity import quantile_threshold

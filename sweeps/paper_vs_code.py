@@ -2,6 +2,9 @@
 
 Prediction: the retriever that reads the response in training, which at inference is not there, costs most; the
 reduction of the soft prompt loss, which changes its weight by K, comes next.
+
+The primary metric is F1: without the end of sequence among its tokens (`data.train_eos`), an NLL is of other tokens and
+compares with no cell that has it.
 """
 
 from spt_core import recipes
@@ -22,6 +25,7 @@ SWEEP = Sweep(
     demo=Cases(BOTH),
     baseline={},
     seeds=3,
+    primary_metric="test/f1",
 )
 
 if __name__ == "__main__":

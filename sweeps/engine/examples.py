@@ -89,7 +89,7 @@ def _example(
 
 def _reply(index: int, summary: CellSummary, row: dict[str, Any]) -> Reply:
     text, raw = row["prediction"], row["raw_prediction"]
-    has_choice = summary.trials[0].config.prompts.num_prompts > 1
+    has_choice = summary.trials[0].config.num_choices > 1
     return Reply(
         cell=index,
         label=summary.label,

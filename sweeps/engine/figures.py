@@ -239,7 +239,7 @@ def usages(summaries: Sequence[CellSummary]) -> list[Usage]:
     found = []
     for summary in summaries:
         for position, (trial, result) in enumerate(summary.finished if summary.same_as is None else []):
-            num_prompts = trial.config.prompts.num_prompts
+            num_prompts = trial.config.num_choices
             rows = read_predictions(result, ["turn", "prompt"]) if num_prompts > 1 else None
             if rows:
                 chosen = [(min(int(row["turn"]), _MOST_TURNS - 1), int(row["prompt"])) for row in rows]

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from spt_core import NUMERICS_VERSION, backbone, conversations
-from spt_core.config import DataConfig, TrialConfig
+from spt_core.config import TrialConfig
+from spt_core.fields import DataConfig
 from sweeps.engine.design import Cell, Sweep, label
 from sweeps.engine.scales import at_scale
 

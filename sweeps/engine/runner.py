@@ -248,8 +248,7 @@ def _cost(trial: Trial) -> float:
     optim, config = trial.config.optim, trial.config
     if config.method == "in_context":
         return 0.0
-    num_prompts = config.prompts.num_prompts if config.method == "spt" else 1
-    return float(num_prompts * optim.batch_size * (optim.max_steps or 1) * optim.epochs)
+    return float(config.num_choices * optim.batch_size * (optim.max_steps or 1) * optim.epochs)
 
 
 def _job(trial: Trial, plan: Plan, places: Places, resources: Resources, *, owner: str, verbose: bool) -> Job:

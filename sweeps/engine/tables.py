@@ -111,11 +111,29 @@ def main_table(plan: Plan, results: Mapping[str, TrialResult]) -> Table:
 
 def further_tables(summaries: Sequence[CellSummary]) -> dict[str, Table]:
     """What the main table leaves out, by heading: only what some cell has."""
+    most_prompts = max((summary.trials[0].config.num_choices for summary in summaries), default=1)
     headings: dict[str, dict[str, tuple[str, int]]] = {
-        "Routing and further metrics": {
-            "least-NLL prompt": ("test/oracle_nll", 3),
-            "LM agrees, %": ("test/lm_agreement", 1),
+        "Does selection matter? Test NLL by who chooses the prompt": {
+            "retriever": ("routing/retriever/nll", 3),
+            "retriever, shuffled contexts": ("routing/shuffled/nll", 3),
+            "rule by turn": ("routing/turn/nll", 3),
+            "random": ("routing/random/nll", 3),
+            **{f"always {k + 1}": (f"routing/fixed_{k}/nll", 3) for k in range(most_prompts)},
+            "least NLL (a bound)": ("routing/oracle/nll", 3),
+        },
+        "The group of prompts": {
             "usage entropy": ("test/usage_entropy", 3),
+            "never chosen": ("test/dead_prompts", 1),
+            "LM agrees, %": ("test/lm_agreement", 1),
+            "rank correlation with the LM": ("test/lm_rank_correlation", 2),
+        },
+        "Overlap with the persona": {
+            "BLEU": ("test/persona_bleu", 2),
+            **{f"{n}-gram precision": (f"test/persona_bleu_{n}", 2) for n in (1, 2, 3, 4)},
+            "mean length": ("test/mean_length", 1),
+            "with emoji, %": ("test/emoji_rate", 1),
+        },
+        "Further metrics": {
             "ROUGE-1": ("test/rouge_1", 2),
             "ROUGE-2": ("test/rouge_2", 2),
             "BERT F1": ("test/bert_f1", 2),
@@ -226,10 +244,10 @@ def _dist_entry(of: Mapping[str, float | None]) -> Entry:
 
 
 def _prompts_used(summary: CellSummary) -> Entry:
-    used = summary.mean("test/prompts_used")
-    if used is None:
+    used, config = summary.mean("test/prompts_used"), summary.trials[0].config
+    if used is None or config.method != "spt":
         return Entry(ABSENT)
-    return Entry(f"{used:.3g}/{summary.trials[0].config.prompts.num_prompts}", value=used)
+    return Entry(f"{used:.3g}/{config.num_choices}", value=used)
 
 
 def _human_rows(summaries: Sequence[CellSummary], titles: Sequence[str]) -> list[Row]:

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from spt_core import backbone
 from spt_core.backbone import Backbone, Source, positions, resolve, resolve_precision
-from spt_core.config import BackboneConfig
+from spt_core.fields import BackboneConfig
 
 
 def load(folder: Path) -> Backbone:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from spt_core.config import LossesConfig
+from spt_core.fields import LossesConfig
 from spt_core.losses import (
     Scores,
     contrastive_loss,

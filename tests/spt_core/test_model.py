@@ -9,7 +9,7 @@ import torch.nn.functional as F  # noqa: N812
 from transformers import AutoModelForCausalLM
 
 from spt_core.batching import Batch, Example, collate
-from spt_core.config import PromptsConfig
+from spt_core.fields import PromptsConfig
 from spt_core.model import SelectivePromptModel, build
 from spt_core.prompts import initial_embedding
 from spt_core.seeding import generator
