@@ -66,7 +66,7 @@ def measure(settings: dict[str, Any], *, steps: int) -> dict[str, Any]:
 
     Args:
         settings: config fields common to all.
-        steps: measured steps of each; the first warms up and the median is read.
+        steps: measured steps of each, whose median is read.
     """
     found: dict[str, Any] = {BEFORE: _in_process({**settings, **LAYOUTS["K = 1"]}, steps=0)}
     for name, layout in LAYOUTS.items():
@@ -95,7 +95,8 @@ def main(
         backbones.BUNDLED_SMOLLM2
     ),
     batch_size: Annotated[int, typer.Option(help="Contexts in a step.")] = 4,
-    steps: Annotated[int, typer.Option(help="Measured steps of each layout.")] = 3,
+    max_tokens: Annotated[int, typer.Option(help="Most tokens of context and response.")] = 192,
+    steps: Annotated[int, typer.Option(help="Measured steps of each layout.")] = 2,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     worker: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
@@ -103,7 +104,12 @@ def main(
     if worker is not None:
         typer.echo(json.dumps(measure_here(json.loads(worker), steps=steps)))
         return
-    settings = {"backbone.name": model, "data.train": train, "optim.batch_size": batch_size}
+    settings = {
+        "backbone.name": model,
+        "data.train": train,
+        "optim.batch_size": batch_size,
+        "data.max_tokens": max_tokens,
+    }
     found = measure(settings, steps=steps)
     if as_json:
         typer.echo(json.dumps(found, indent=1))

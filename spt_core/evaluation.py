@@ -37,6 +37,16 @@ def selected_nll(model: SelectivePromptModel, examples: list[Example], *, batch_
 
 
 @torch.no_grad()
+def selected_prompts(model: SelectivePromptModel, examples: list[Example], *, batch_size: int) -> list[int]:
+    """The prompt that the retriever selects for each context; the backbone is not asked."""
+    chosen: dict[int, int] = {}
+    for indices in by_length(examples, batch_size=batch_size):
+        batch = to_decode(collate([examples[index] for index in indices])).to(model.backbone.device)
+        chosen |= dict(zip(indices, model.select(batch).tolist(), strict=True))
+    return [chosen[index] for index in range(len(examples))]
+
+
+@torch.no_grad()
 def dev_metric(
     model: SelectivePromptModel, tokenizer: Any, examples: list[Example], *, config: EvaluationConfig
 ) -> float:

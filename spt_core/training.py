@@ -18,8 +18,8 @@ from spt_core.checkpoint import Progress
 from spt_core.config import TrialConfig
 from spt_core.conversations import load as load_conversations
 from spt_core.conversations import split_dev
-from spt_core.diagnostics import describe_prompts
-from spt_core.evaluation import dev_metric, selected_nll
+from spt_core.diagnostics import describe_prompts, usage
+from spt_core.evaluation import dev_metric, selected_nll, selected_prompts
 from spt_core.fields import DataConfig
 from spt_core.gradient import backward, dev_objective, text_of
 from spt_core.model import SelectivePromptModel, build
@@ -237,7 +237,16 @@ class _Run:
                 scaler=self.scaler,
                 config=self.config,
             )
-            self.report({**row, **found, **describe_prompts(self.model)}, Path(folder))
+            self.report({**row, **found, **self._describe()}, Path(folder))
+
+    def _describe(self) -> dict[str, float]:
+        """How the prompts stand, and how the choices on dev fall on them where there is a choice."""
+        found = describe_prompts(self.model)
+        if self.model.num_prompts > 1:
+            chosen = selected_prompts(self.model, self.splits.dev, batch_size=self.config.evaluation.batch_size)
+            of_dev = usage(chosen, num_prompts=self.model.num_prompts)
+            found |= {f"dev/{name}": value for name, value in of_dev.items()}
+        return found
 
     def _score_dev(self) -> tuple[float, dict[str, float]]:
         """What chooses the checkpoint, lower being better, and what is reported of it."""

@@ -9,12 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spt_core import metrics as text_metrics
+from spt_core.batching import collate
 from spt_core.diagnostics import agreement, describe_prompts, usage
-from spt_core.evaluation import evaluate, nll_by_prompt
+from spt_core.evaluation import evaluate, nll_by_prompt, selected_prompts
 from spt_core.model import build
 from spt_core.prompts import SoftPromptGroup
 from spt_core.routing import fit_turn_rule, routes
-from spt_core.training import load_splits
+from spt_core.training import fit, load_splits
 from tests.conftest import tiny_config
 
 NLL_NK = torch.tensor([[1.0, 2.0], [1.0, 2.0], [5.0, 1.0], [1.0, 1.5]])
@@ -124,3 +125,15 @@ def test_a_reply_can_be_left_uncut(tiny_llama: Path, monkeypatch: pytest.MonkeyP
     assert {(p.prediction, p.cut_by) for p in cut.predictions} == {("i am fine", "Q:")}
     assert cut.metrics["test/share_cut"] == cut.metrics["test/share_cut/query"] == 100
     assert cut.metrics["test/share_cut/colon"] == 0
+
+
+def test_the_use_of_the_prompts_on_dev_is_reported_with_each_evaluation(tiny_llama: Path) -> None:
+    rows: list[dict[str, float]] = []
+    fitted = fit(tiny_config(tiny_llama), report=lambda metrics, _: rows.append(metrics), device="cpu")
+    scored = [row for row in rows if "dev/nll" in row]
+    for row in scored:
+        assert sum(row[f"dev/usage/prompt_{k}"] for k in range(3)) == pytest.approx(100)
+        assert row["dev/prompts_used"] + row["dev/dead_prompts"] == 3
+    chosen = selected_prompts(fitted.model, fitted.splits.dev, batch_size=5)
+    again = [int(fitted.model.select(collate([example]))) for example in fitted.splits.dev]
+    assert chosen == again

@@ -1,0 +1,116 @@
+"""Responses a second, each row under its own prompt in one batch, against the whole batch once for each prompt.
+
+The reference decodes the batch under every distinct prompt that some row chose and keeps of each pass the rows that
+chose it, as code that loops over prompts does. Both give the same replies, which is checked.
+
+    python -m benchmarks.decode --train dialogues.txt --json
+"""
+
+import json
+import statistics
+import time
+from typing import Annotated, Any
+
+import torch
+import typer
+from torch import Tensor
+
+from spt_core import backbone as backbones
+from spt_core import recipes
+from spt_core.batching import Batch, by_length, collate
+from spt_core.model import SelectivePromptModel, build
+from spt_core.training import load_splits
+
+
+def once_per_prompt(
+    model: SelectivePromptModel, batch: Batch, prompt_B: Tensor, *, max_new_tokens: int, eos_id: int
+) -> list[list[int]]:
+    """Replies by the reference: one pass of the whole batch for each distinct prompt."""
+    replies: list[list[int]] = [[] for _ in range(len(batch))]
+    for prompt in sorted(set(prompt_B.tolist())):
+        everyone = torch.full_like(prompt_B, prompt)
+        tokens_BR = model.generate(batch, everyone, max_new_tokens=max_new_tokens, eos_id=eos_id)
+        for row in (prompt_B == prompt).nonzero().flatten().tolist():
+            replies[row] = tokens_BR[row].tolist()
+    return replies
+
+
+def measure(settings: dict[str, Any], *, num_responses: int, repeats: int) -> dict[str, Any]:
+    """Both ways in turn on the same responses.
+
+    Args:
+        settings: config fields over those of the recipe.
+        num_responses: decoded each time, in batches of `evaluation.batch_size`.
+        repeats: counted pairs.
+
+    Returns:
+        Seconds of each, their medians, responses a second, the ratio, and the share of replies that agree.
+    """
+    config = recipes.smollm2_135m().override(settings)
+    model, tokenizer = build(config, device="cpu")
+    examples = load_splits(config.data, tokenizer).dev[:num_responses]
+    batches = [
+        collate([examples[i] for i in ids]) for ids in by_length(examples, batch_size=config.evaluation.batch_size)
+    ]
+    # Prompts in turn, as a retriever would choose that uses all of them.
+    chosen = [torch.arange(len(batch)) % model.num_prompts for batch in batches]
+    options = {"max_new_tokens": config.evaluation.max_new_tokens, "eos_id": tokenizer.eos_token_id}
+    seconds: dict[str, list[float]] = {"once a prompt": [], "ours": []}
+    agree = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        theirs = [once_per_prompt(model, *pair, **options) for pair in zip(batches, chosen, strict=True)]
+        between = time.perf_counter()
+        ours = [model.generate(*pair, **options).tolist() for pair in zip(batches, chosen, strict=True)]
+        seconds["once a prompt"].append(between - started)
+        seconds["ours"].append(time.perf_counter() - between)
+        agree += [
+            _text(one, options["eos_id"]) == _text(other, options["eos_id"])
+            for batch, reference in zip(ours, theirs, strict=True)
+            for one, other in zip(batch, reference, strict=True)
+        ]
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    return {
+        "num_prompts": model.num_prompts,
+        "num_responses": len(examples),
+        "precision": model.backbone.precision,
+        "threads": torch.get_num_threads(),
+        "seconds": seconds,
+        "median_seconds": medians,
+        "responses_a_second": {name: len(examples) / value for name, value in medians.items()},
+        "ratio": medians["once a prompt"] / medians["ours"],
+        "replies_that_agree_percent": 100 * statistics.mean(agree),
+    }
+
+
+def _text(tokens: list[int], eos_id: int) -> list[int]:
+    return tokens[: tokens.index(eos_id)] if eos_id in tokens else tokens
+
+
+def main(
+    *,
+    train: Annotated[str, typer.Option(help="Dialogues, of which the dev part is decoded.")] = "sample:train",
+    model: Annotated[str, typer.Option(help="Backbone: a folder, a Hub id or bundled:smollm2-135m.")] = (
+        backbones.BUNDLED_SMOLLM2
+    ),
+    num_prompts: Annotated[int, typer.Option(help="K.")] = 4,
+    num_responses: Annotated[int, typer.Option(help="Responses decoded each time.")] = 32,
+    repeats: Annotated[int, typer.Option(help="Counted pairs.")] = 3,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Time decoding, each row under its own prompt."""
+    settings = {"backbone.name": model, "data.train": train, "prompts.num_prompts": num_prompts}
+    found = measure(settings, num_responses=num_responses, repeats=repeats)
+    if as_json:
+        typer.echo(json.dumps(found, indent=1))
+        return
+    rates = found["responses_a_second"]
+    typer.echo(
+        f"once a prompt {rates['once a prompt']:.2f}, ours {rates['ours']:.2f} responses a second (medians of "
+        f"{repeats}): {found['ratio']:.1f} times; {found['replies_that_agree_percent']:.0f}% of the replies agree; "
+        f"{found['precision']}, {found['threads']} threads, K = {num_prompts}"
+    )
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,101 @@
+"""Seconds that a trial takes beyond its training and evaluation: through a Ray Train worker, and in process.
+
+A sweep of several seeds and one of a single seed run as a user would start them, on a tiny random model, one trial at
+a time. The difference between the two, a trial, is free of what a sweep costs once (Ray's start, the report); the
+trials' own seconds are then taken off.
+
+    python -m benchmarks.orchestration --json
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+
+SWEEP = '''"""What does a trial cost beyond its compute?"""
+from spt_core.config import TrialConfig
+from sweeps.engine.design import Cases, Sweep
+
+SWEEP = Sweep(name="empty", base=TrialConfig(), design=Cases({{"empty": {{}}}}), baseline={{}})
+'''
+
+
+def random_model(folder: Path) -> Path:
+    """A Llama of two layers with random weights and the bundled model's tokenizer, saved in a folder."""
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    from spt_core.backbone import resolve
+    from spt_core.fields import BackboneConfig
+
+    tokenizer = AutoTokenizer.from_pretrained(resolve(BackboneConfig()).path)
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **sizes)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def measure(*, trials: int) -> dict[str, Any]:
+    """Both ways of running a trial.
+
+    Args:
+        trials: of the longer sweep.
+
+    Returns:
+        For each way: seconds of either sweep, mean compute of a trial, and seconds a trial beyond it.
+    """
+    found: dict[str, Any] = {"trials": trials}
+    with tempfile.TemporaryDirectory(prefix="spt-orchestration-") as work:
+        folder = Path(work)
+        model = random_model(folder / "model")
+        sweep = folder / "empty.py"
+        sweep.write_text(SWEEP.format())
+        for name, workers in (("train worker", 1), ("in process", 0)):
+            seconds = {}
+            for count in (1, trials):
+                output = folder / f"runs-{workers}-{count}"
+                seconds[count] = _run(sweep, model=model, seeds=count, workers=workers, output=output)
+            of_trials = [json.loads(path.read_text())["seconds"] for path in output.glob("trials/*/metrics.json")]
+            compute = sum(of_trials) / len(of_trials)
+            a_trial = (seconds[trials] - seconds[1]) / (trials - 1)
+            found[name] = {
+                "sweep_seconds": seconds,
+                "compute_seconds_a_trial": compute,
+                "seconds_a_trial_beyond_compute": a_trial - compute,
+            }
+    return found
+
+
+def _run(sweep: Path, *, model: Path, seeds: int, workers: int, output: Path) -> float:
+    arguments = ["--scale", "tiny", "--model", str(model), "--seeds", str(seeds), "--workers", str(workers)]
+    command = [sys.executable, "-m", "sweeps.engine.cli", "run", str(sweep), *arguments, "--concurrency", "1"]
+    started = time.perf_counter()
+    subprocess.run([*command, "--output", str(output)], check=True, capture_output=True)
+    return time.perf_counter() - started
+
+
+def main(
+    *,
+    trials: Annotated[int, typer.Option(help="Trials of the longer sweep.")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Time what Ray adds to a trial."""
+    found = measure(trials=trials)
+    if as_json:
+        typer.echo(json.dumps(found, indent=1))
+        return
+    for name in ("train worker", "in process"):
+        typer.echo(
+            f"{name}: {found[name]['seconds_a_trial_beyond_compute']:.2f} s a trial beyond its "
+            f"{found[name]['compute_seconds_a_trial']:.2f} s of compute"
+        )
+
+
+if __name__ == "__main__":
+    typer.run(main)
