@@ -28,10 +28,11 @@ ui: $(STAMP)  ## The MLflow UI over runs/
 	@$(BIN)/spt ui $(ARGS)
 
 test: $(STAMP)  ## All tests, the end-to-end ones on real Ray and the real model included
-	@$(BIN)/python -m pytest -q $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not ray" $(ARGS)
+	@$(BIN)/python -m pytest -q -m ray $(ARGS)
 
 test-fast: $(STAMP)  ## Unit tests only
-	@$(BIN)/python -m pytest -q -m "not slow and not ray" $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow and not ray" $(ARGS)
 
 check: $(STAMP)  ## ruff and mypy
 	@$(BIN)/ruff check .

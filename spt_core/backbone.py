@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from spt_core import attention
 from spt_core.fields import PRECISIONS, BackboneConfig
 
 logger = logging.getLogger(__name__)
@@ -408,15 +409,17 @@ def load_own(source: Source, *, precision: str, device: str) -> Backbone:
     """
     from transformers import AutoModelForCausalLM
 
+    attention.register()
     with _quiet_transformers():
         model = AutoModelForCausalLM.from_pretrained(
-            source.path, revision=source.revision, dtype=_DTYPES[precision], attn_implementation="sdpa"
+            source.path, revision=source.revision, dtype=_DTYPES[precision], attn_implementation=attention.NAME
         )
     return Backbone(model.to(device), precision=precision)
 
 
+@functools.lru_cache(maxsize=4)
 def load_tokenizer(source: Source) -> Any:
-    """The backbone's fast tokenizer.
+    """The backbone's fast tokenizer; the last ones are kept.
 
     Raises:
         ValueError: it is not a fast one (its offsets are needed to see where the response begins).

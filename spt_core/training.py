@@ -1,5 +1,6 @@
 """Training, read from top to bottom: data, model, steps, dev, the best adapter."""
 
+import functools
 import math
 import tempfile
 import time
@@ -16,8 +17,8 @@ from spt_core.baselines import LoraModel, shown_examples, with_preamble
 from spt_core.batching import Batch, Example, collate, epoch_batches, some_dialogues, tokenise
 from spt_core.checkpoint import Progress
 from spt_core.config import TrialConfig
+from spt_core.conversations import Conversations, split_dev
 from spt_core.conversations import load as load_conversations
-from spt_core.conversations import split_dev
 from spt_core.diagnostics import describe_prompts, usage
 from spt_core.evaluation import dev_metric, selected_nll, selected_prompts
 from spt_core.fields import DataConfig
@@ -60,14 +61,22 @@ def load_splits(data: DataConfig, tokenizer: Any) -> Splits:
     """
     train, dev = split_dev(load_conversations(data.train), num_dialogues=data.dev_dialogues, seed=data.split_seed)
     of_train, of_dev, of_test = (
-        tokenise(part, tokenizer, max_tokens=data.max_tokens, boundary=data.boundary, train_eos=data.train_eos)
+        _tokenised(part, tokenizer, data.max_tokens, data.boundary, data.train_eos)
         for part in (train, dev, load_conversations(data.test))
     )
     return Splits(
-        train=of_train,
+        train=list(of_train),
         dev=some_dialogues(of_dev, most=data.max_dev_responses, seed=data.split_seed),
         test=some_dialogues(of_test, most=data.max_test_responses, seed=data.split_seed),
     )
+
+
+@functools.lru_cache(maxsize=6)
+def _tokenised(
+    conversations: Conversations, tokenizer: Any, max_tokens: int, boundary: str, train_eos: bool
+) -> list[Example]:
+    """Examples by the content of their dialogues: the trials of one process share them."""
+    return tokenise(conversations, tokenizer, max_tokens=max_tokens, boundary=boundary, train_eos=train_eos)
 
 
 def prepare(config: TrialConfig, tokenizer: Any) -> Splits:

@@ -1,0 +1,77 @@
+"""The attention that trains on a CPU equals torch's, value and gradient, and is the one that runs there."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from spt_core import attention
+from spt_core.attention import _CausalAttention
+from spt_core.batching import collate
+from spt_core.gradient import backward
+from spt_core.model import build
+from spt_core.training import load_splits
+from tests.conftest import tiny_config
+
+N, H, D = 3, 2, 8
+
+
+def inputs(num_tokens: int, padding: list[int], dtype: torch.dtype) -> tuple[list[Tensor], Tensor, Tensor]:
+    source = torch.Generator().manual_seed(num_tokens)
+    tensors = [torch.randn(N, H, num_tokens, D, generator=source).to(dtype).requires_grad_() for _ in range(3)]
+    mask = torch.ones(num_tokens, num_tokens, dtype=torch.bool).tril().repeat(N, 1, 1, 1)
+    for row, count in enumerate(padding):  # after a first token that everyone sees: a soft prompt
+        mask[row, :, :, 1 : 1 + count] = False
+    return tensors, mask, torch.randn(N, H, num_tokens, D, generator=source).to(dtype)
+
+
+@pytest.mark.parametrize("num_tokens", [1, 5, 64, 65, 150])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_value_and_gradient_are_those_of_torch(num_tokens: int, dtype: torch.dtype) -> None:
+    tensors, mask, to_attended = inputs(num_tokens, [0, min(3, num_tokens - 1), num_tokens // 2], dtype)
+    bias = torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, -torch.inf)
+    ours = _CausalAttention.apply(*tensors, bias, 0.3)
+    exact = [tensor.detach().double().requires_grad_() for tensor in tensors]
+    expected = F.scaled_dot_product_attention(*exact, attn_mask=mask, scale=0.3)
+    tolerance = {"rtol": 1e-9, "atol": 1e-12} if dtype == torch.float64 else {"rtol": 0.05, "atol": 0.05}
+    torch.testing.assert_close(ours.double(), expected, **tolerance)
+    gradients = torch.autograd.grad(ours, tensors, to_attended)
+    for gradient, of_torch in zip(gradients, torch.autograd.grad(expected, exact, to_attended.double()), strict=True):
+        torch.testing.assert_close(gradient.double(), of_torch, **tolerance)
+
+
+def test_it_is_what_trains_in_bfloat16_and_nothing_else(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    whole = _CausalAttention.apply
+    monkeypatch.setattr(_CausalAttention, "apply", lambda *given: calls.append(1) or whole(*given))
+    for precision, expected in (("float32", 0), ("bfloat16", 2)):
+        config = tiny_config(tiny_model, backbone__precision=precision)
+        model, tokenizer = build(config, device="cpu")
+        batch = collate(load_splits(config.data, tokenizer).train[:4])
+        calls.clear()
+        backward(model, batch, config=config)
+        assert len(calls) == expected  # once a layer
+        calls.clear()
+        with torch.no_grad():
+            model(batch)
+            model.generate(batch, torch.zeros(4, dtype=torch.long), max_new_tokens=3, eos_id=1)
+        assert not calls
+
+
+def test_gradients_in_bfloat16_agree_with_those_of_torch_s_kernel(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_config(tiny_model, backbone__precision="bfloat16")
+    found = []
+    for precision in (attention._precision, lambda _: torch.float32):  # the second: torch's kernel
+        monkeypatch.setattr(attention, "_precision", precision)
+        model, tokenizer = build(config, device="cpu")
+        batch = collate(load_splits(config.data, tokenizer).train[:4])
+        terms = backward(model, batch, config=config)
+        assert model.prompts.embedding_KLD.grad is not None
+        found.append((terms["total"], model.prompts.embedding_KLD.grad))
+    assert found[0][0] == pytest.approx(found[1][0], rel=5e-3)
+    torch.testing.assert_close(found[0][1].norm(), found[1][1].norm(), rtol=0.05, atol=0)
+    assert F.cosine_similarity(found[0][1].flatten(), found[1][1].flatten(), dim=0) > 0.995
