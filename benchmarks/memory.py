@@ -14,6 +14,7 @@ import sys
 import time
 from typing import Annotated, Any
 
+import psutil
 import torch
 import typer
 
@@ -81,6 +82,48 @@ def measure(settings: dict[str, Any], *, steps: int) -> dict[str, Any]:
     }
 
 
+def private_of_two(model: str) -> dict[str, float]:
+    """Private memory of two processes that hold the same backbone at once, in MiB, beside that of its weights.
+
+    Each has run the backbone once, so that it has touched every weight; what both of them map is nobody's own.
+    """
+    command = [sys.executable, "-m", "benchmarks.memory", "--hold", model]
+    with (
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first,
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as second,
+    ):
+        both = [json.loads(_line(process)) for process in (first, second)]  # now both hold it
+        private = psutil.Process(second.pid).memory_full_info().uss / 2**20
+        for process in (first, second):
+            process.communicate("done")
+    return {
+        "weights_mib": both[0]["weights_mib"],
+        "before_mib": both[1]["before_mib"],
+        "second_adds_mib": private - both[1]["before_mib"],
+    }
+
+
+def _line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline()
+
+
+def _hold(model: str) -> None:
+    """Load a backbone, use it, say so, and wait."""
+    import transformers.models.auto.modeling_auto  # noqa: F401  # what its import takes is no part of the model
+
+    config = recipes.smollm2_135m().override({"backbone.name": model})
+    source = backbones.resolve(config.backbone)
+    before = psutil.Process().memory_full_info().uss / 2**20
+    precision = backbones.resolve_precision("auto", "cpu")
+    backbone = backbones.load(source, precision=precision, device="cpu")
+    with torch.no_grad():
+        backbone.model(torch.arange(8).unsqueeze(0))
+    weights = sum(parameter.numel() * parameter.element_size() for parameter in backbone.model.parameters())
+    typer.echo(json.dumps({"weights_mib": weights / 2**20, "before_mib": before}))
+    sys.stdin.read()
+
+
 def _in_process(settings: dict[str, Any], *, steps: int) -> dict[str, float]:
     command = [sys.executable, "-m", "benchmarks.memory", "--worker", json.dumps(settings), "--steps", str(steps)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -99,8 +142,12 @@ def main(
     steps: Annotated[int, typer.Option(help="Measured steps of each layout.")] = 2,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     worker: Annotated[str | None, typer.Option(hidden=True)] = None,
+    hold: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Peak memory of a step by K and by layout."""
+    if hold is not None:
+        _hold(hold)
+        return
     if worker is not None:
         typer.echo(json.dumps(measure_here(json.loads(worker), steps=steps)))
         return
@@ -110,7 +157,7 @@ def main(
         "optim.batch_size": batch_size,
         "data.max_tokens": max_tokens,
     }
-    found = measure(settings, steps=steps)
+    found = {**measure(settings, steps=steps), "two_processes": private_of_two(model)}
     if as_json:
         typer.echo(json.dumps(found, indent=1))
         return
@@ -120,6 +167,11 @@ def main(
         f"K = 8, one prompt a pass, needs {found['peak_of_k8_over_k1']:.2f} times the memory of K = 1 "
         f"({found['peak_of_k8_at_once_over_k1']:.2f} all at once) and {found['seconds_of_parts_over_at_once']:.2f} "
         f"times the time of all at once; {row['columns']:.0f} columns a row, {found['threads']} threads"
+    )
+    two = found["two_processes"]
+    typer.echo(
+        f"a second process with the same backbone adds {two['second_adds_mib']:.0f} MiB of its own to its "
+        f"{two['before_mib']:.0f}; the weights are {two['weights_mib']:.0f} MiB"
     )
 
 

