@@ -88,6 +88,10 @@ def measure(config: TrialConfig, *, repeats: int) -> dict[str, Any]:
             losses[name].append(step(batch))
             seconds[name].append(time.perf_counter() - started)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
+    rate = matrix_rate(ours.backbone)
+    fractions = [
+        products(ours, batch) / (second * rate) for batch, second in zip(batches, seconds["ours"], strict=False)
+    ]
     masks = [batch.mask_BT for batch in batches[:repeats]]
     return {
         "num_prompts": config.prompts.num_prompts,
@@ -97,12 +101,45 @@ def measure(config: TrialConfig, *, repeats: int) -> dict[str, Any]:
         "seconds": seconds,
         "median_seconds": medians,
         "ratio": medians["released"] / medians["ours"],
+        "matrix_gflops_a_second": rate / 1e9,
+        "fraction_of_matrix_rate": statistics.median(fractions),
         "largest_relative_loss_difference": max(
             abs(a - b) / abs(b) for a, b in zip(losses["ours"], losses["released"], strict=True)
         ),
         "mean_columns": statistics.mean(mask.shape[1] for mask in masks),
         "padding_percent": 100 * (1 - sum(int(m.sum()) for m in masks) / sum(m.numel() for m in masks)),
     }
+
+
+def products(model: SelectivePromptModel, batch: Batch) -> float:
+    """Floating-point operations of a step in its linear layers, forward and backward; attention is not counted.
+
+    The weights are frozen, so the backward pass is one product a layer, as the forward pass is. The head sees the
+    response positions alone.
+    """
+    rows = len(batch) * model.num_prompts
+    num_tokens = rows * (batch.mask_BT.shape[1] + model.prompts.embedding_KLD.shape[1])
+    num_predicted = rows * (batch.response_mask_BR.shape[1] + 1)
+    head = model.backbone.model.get_output_embeddings()
+    layers = [m for m in model.backbone.model.modules() if isinstance(m, torch.nn.Linear) and m is not head]
+    inside = sum(layer.weight.numel() for layer in layers) * num_tokens
+    return 2.0 * 2.0 * (inside + head.weight.numel() * num_predicted)
+
+
+def matrix_rate(backbone: backbones.Backbone) -> float:
+    """Floating-point operations a second of one product of the backbone's largest shape: the limit of the machine."""
+    dtype = torch.bfloat16 if backbone.precision == "bfloat16" else torch.float32
+    layer = max(
+        (m for m in backbone.model.model.modules() if isinstance(m, torch.nn.Linear)), key=lambda m: m.weight.numel()
+    )
+    outputs, inputs = layer.weight.shape
+    left, right = torch.randn(4096, inputs, dtype=dtype), torch.randn(outputs, inputs, dtype=dtype)
+    seconds = []
+    for _ in range(20):
+        started = time.perf_counter()
+        F.linear(left, right)
+        seconds.append(time.perf_counter() - started)
+    return 2.0 * 4096 * layer.weight.numel() / statistics.median(seconds)
 
 
 def main(
@@ -135,7 +172,8 @@ def main(
         f"{found['ratio']:.1f} times; "
         f"losses differ by {found['largest_relative_loss_difference']:.1e} relative; "
         f"{found['precision']}, {found['threads']} threads, {found['mean_columns']:.0f} columns a row, "
-        f"{found['padding_percent']:.1f}% padding"
+        f"{found['padding_percent']:.1f}% padding; {100 * found['fraction_of_matrix_rate']:.0f}% of the "
+        f"{found['matrix_gflops_a_second']:.0f} GFLOP/s of a matrix product"
     )
 
 
