@@ -123,7 +123,7 @@ def products(model: SelectivePromptModel, batch: Batch) -> float:
     head = model.backbone.model.get_output_embeddings()
     layers = [m for m in model.backbone.model.modules() if isinstance(m, torch.nn.Linear) and m is not head]
     inside = sum(layer.weight.numel() for layer in layers) * num_tokens
-    return 2.0 * 2.0 * (inside + head.weight.numel() * num_predicted)
+    return 4.0 * float(inside + head.weight.numel() * num_predicted)
 
 
 def matrix_rate(backbone: backbones.Backbone) -> float:
