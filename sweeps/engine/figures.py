@@ -15,7 +15,7 @@ from sweeps.engine.tables import decimals_of, number
 
 WIDTH = 520
 _RIGHT, _TOP, _ROW, _AXIS = 18, 14, 30, 44
-_CHARACTER = 7.6
+_CHARACTER = 8.6
 _LONGEST_LABEL = 26
 _FIRST_HUE, _LAST_HUE = 262, 28
 _MOST_TURNS = 12
