@@ -85,7 +85,7 @@ class TrialConfig(Part):
                 branch = branch.get(parent) if isinstance(branch, dict) else None
             if not isinstance(branch, dict) or leaf not in branch:
                 raise ValueError(f"unknown field {path!r}{_nearest(path, self.field_paths())}")
-            if isinstance(branch[leaf], dict):
+            if path not in self.field_paths():
                 raise ValueError(f"{path!r} is a group of fields: set one of {', '.join(self.field_paths(path))}")
             branch[leaf] = value
         return parse(tree)

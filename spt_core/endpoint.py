@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from spt_core import backbone as backbones
-from spt_core import metrics as text_metrics
 from spt_core.baselines import shown_examples
 from spt_core.batching import Example
 from spt_core.config import TrialConfig
@@ -55,7 +54,17 @@ def evaluate(config: TrialConfig, *, on_progress: Callable[[float], None] | None
     try:
         with ThreadPoolExecutor(CONCURRENT) as pool:
             for example, raw in zip(splits.test, pool.map(ask, splits.test), strict=True):
-                predictions.append(_prediction(example, raw, cut=config.evaluation.cut))
+                predictions.append(
+                    Prediction.of(
+                        example,
+                        raw,
+                        cut=config.evaluation.cut,
+                        prompt=0,
+                        similarity=[],
+                        nll=None,
+                        nll_by_prompt=[],
+                    )
+                )
                 if on_progress is not None:
                     on_progress(len(predictions) / len(splits.test))
     except openai.OpenAIError as error:
@@ -74,23 +83,3 @@ def _messages(example: Example, shown: list[Example], *, config: TrialConfig, to
             {"role": "assistant", "content": solved.reference},
         ]
     return [*turns, {"role": "user", "content": tokenizer.decode(example.context_ids, skip_special_tokens=True)}]
-
-
-def _prediction(example: Example, raw: str, *, cut: bool) -> Prediction:
-    reply, cut_by = text_metrics.cut(raw) if cut else (raw, None)
-    return Prediction(
-        dialogue=example.dialogue,
-        turn=example.turn,
-        stage=example.stage,
-        persona=example.persona,
-        context=example.context,
-        reference=example.reference,
-        prediction=reply,
-        raw_prediction=raw,
-        cut_by=cut_by,
-        prompt=0,
-        similarity=[],
-        nll=None,
-        nll_by_prompt=[],
-        num_tokens=len(example.response_ids),
-    )

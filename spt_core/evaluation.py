@@ -96,6 +96,24 @@ class Prediction:
     num_tokens: int
     replies: list[str] | None = None
 
+    @classmethod
+    def of(cls, example: Example, raw: str, *, cut: bool, **choice: Any) -> "Prediction":
+        """The prediction for an example: what it was about, the reply with the cut rule applied, and the choice."""
+        reply, cut_by = text_metrics.cut(raw) if cut else (raw, None)
+        return cls(
+            dialogue=example.dialogue,
+            turn=example.turn,
+            stage=example.stage,
+            persona=example.persona,
+            context=example.context,
+            reference=example.reference,
+            prediction=reply,
+            raw_prediction=raw,
+            cut_by=cut_by,
+            num_tokens=len(example.response_ids),
+            **choice,
+        )
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -287,24 +305,16 @@ def _predict(
         replies = [None] * len(batch)
     predictions = []
     for row, example in enumerate(batch.examples):
-        reply, cut_by = _cut(raw_replies[row], config)
         prompt = int(chosen_B[row])
         predictions.append(
-            Prediction(
-                dialogue=example.dialogue,
-                turn=example.turn,
-                stage=example.stage,
-                persona=example.persona,
-                context=example.context,
-                reference=example.reference,
-                prediction=reply,
-                raw_prediction=raw_replies[row],
-                cut_by=cut_by,
+            Prediction.of(
+                example,
+                raw_replies[row],
+                cut=config.cut,
                 prompt=prompt,
                 similarity=similarity_BK[row].tolist(),
                 nll=float(nll_BK[row, prompt]),
                 nll_by_prompt=nll_BK[row].tolist(),
-                num_tokens=len(example.response_ids),
                 replies=replies[row],
             )
         )

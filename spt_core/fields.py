@@ -224,6 +224,12 @@ class EvaluationConfig(Part):
     bert_encoder: str | None = "bundled:minilm-l6"
     """Encoder of BERTScore (`microsoft/deberta-xlarge-mnli` is the paper's); None leaves it out."""
 
+    @model_validator(mode="after")
+    def _an_encoder_where_it_chooses(self) -> "EvaluationConfig":
+        if self.select_by == "bert_f1" and self.bert_encoder is None:
+            raise ValueError("select_by is 'bert_f1' and bert_encoder is None: name an encoder, or choose by another")
+        return self
+
 
 class LoraConfig(Part):
     """Low-rank updates of the backbone's layers (through peft): the baseline of Table 4."""

@@ -43,7 +43,7 @@ def backward(
 
     Returns:
         Each term that is on, unweighted, `total`, `positive_pairs` (in percent) where there are pairs, and
-        `gradient_norm/...` if asked for.
+        `gradient_norm/...` if asked for and finite (float16 may overflow).
     """
     if config.backbone.dropout:
         with model.backbone.dropping_out(generator(config.seed, "dropout", step).initial_seed()):
@@ -113,7 +113,8 @@ def _backward(
             if name != "total":
                 weighted = getattr(losses, name).weight * terms[name]
                 norm = _gradient_norm(model, partial(carry_back, weighted, keep_graph=True))
-                found[f"gradient_norm/{name}"] = norm / (scaler.get_scale() if scaler else 1.0)
+                if math.isfinite(norm):
+                    found[f"gradient_norm/{name}"] = norm / (scaler.get_scale() if scaler else 1.0)
     carry_back(terms["total"], keep_graph=False)
     parallel.sum_gradients(model.parameters())
     return found

@@ -107,3 +107,16 @@ def test_recipes_hold_table_6(recipe: str, length: int, rate: float, epochs: int
     assert config.losses.selection.tau_g == 1.0
     terms = (config.losses.soft_prompt, config.losses.contrastive, config.losses.selection, config.losses.fusion)
     assert all(term.enabled and term.weight == 1.0 for term in terms)
+
+
+def test_options_of_generation_are_one_field() -> None:
+    config = TrialConfig().override({"evaluation.generation": {"num_beams": 4}})
+    assert config.evaluation.generation == {"num_beams": 4}
+    assert config.key() != TrialConfig().key()
+    again = config.override({"evaluation.generation": {"num_beams": 2}})
+    assert again.evaluation.generation == {"num_beams": 2}
+
+
+def test_choosing_by_bertscore_needs_an_encoder() -> None:
+    with pytest.raises(ValueError, match="bert_encoder is None: name an encoder"):
+        TrialConfig().override({"evaluation.select_by": "bert_f1", "evaluation.bert_encoder": None})
