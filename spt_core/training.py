@@ -138,7 +138,7 @@ def fit(
     device = device or default_device()
     config = config.canonical().model_copy(update={"compute": config.compute})
     model, tokenizer = build(config, device=device)
-    _refuse_workers(config)
+    refuse_workers(config, parallel.world_size())
     splits = prepare(config, tokenizer)
     run = _Run(
         config,
@@ -290,10 +290,15 @@ class _Run:
         return found
 
 
-def _refuse_workers(config: TrialConfig) -> None:
-    if config.backbone.dropout and parallel.world_size() > 1:
+def refuse_workers(config: TrialConfig, workers: int) -> None:
+    """Refuse what depends on the number of workers, which is no part of a trial's identity.
+
+    Raises:
+        ValueError: dropout with more than one.
+    """
+    if config.backbone.dropout and workers > 1:
         raise ValueError(
-            f"backbone.dropout with {parallel.world_size()} workers: its masks are drawn for the whole batch, so the "
+            f"backbone.dropout with {workers} workers: its masks are drawn for the whole batch, so the "
             "result would depend on the number of workers; use one"
         )
 

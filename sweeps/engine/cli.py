@@ -149,6 +149,7 @@ def _run(
     """Plan, run and answer; the exit status."""
     console = Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 120)
     _show_log(console)
+    from spt_core import training
     from sweeps.engine import plan as planning
     from sweeps.engine import runner
 
@@ -162,6 +163,8 @@ def _run(
     plan = planning.expand(sweep, scale=scale, device_type=device_type, settings=settings, seeds=seeds)
     for data in {trial.config.data for trial in plan.trials}:
         planning.check_splits(data)
+    for trial in plan.trials:
+        training.refuse_workers(trial.config, asked.workers)
     uri = tracking_uri or places.tracking
     if rerun and not dry_run:
         runner.forget(plan, places)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sweeps.engine.findings import CellSummary, read_predictions
+from sweeps.engine.findings import CellSummary, is_number, read_predictions
 
 _COLUMNS = (
     *("dialogue", "turn", "persona", "context", "reference"),
@@ -23,7 +23,7 @@ class Reply:
         label: of the cell.
         text: after the cut rule; `cut` is what the rule took off, `cut_by` its name, if it cut.
         prompt: the chosen prompt, from 1; None where there is no choice.
-        nll: of the human reply under that prompt, in nats a token.
+        nll: of the human reply under that prompt, in nats a token; None where a server replied.
     """
 
     cell: int
@@ -32,7 +32,7 @@ class Reply:
     cut: str
     cut_by: str | None
     prompt: int | None
-    nll: float
+    nll: float | None
 
 
 @dataclass(frozen=True)
@@ -97,5 +97,5 @@ def _reply(index: int, summary: CellSummary, row: dict[str, Any]) -> Reply:
         cut=raw.removeprefix(text) if row["cut_by"] is not None and raw.startswith(text) else "",
         cut_by=row["cut_by"],
         prompt=row["prompt"] + 1 if has_choice else None,
-        nll=row["nll"],
+        nll=row["nll"] if is_number(row["nll"]) else None,
     )

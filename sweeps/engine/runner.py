@@ -229,14 +229,14 @@ def result_of(entry: Entry, places: Places) -> TrialResult:
 
 
 def _summary(plan: Plan, results: Mapping[str, TrialResult]) -> dict[str, float]:
-    """The primary metric of each cell, averaged over its seeds where all of them finished."""
+    """The primary metric of each cell, averaged over its seeds where all of them finished and have it."""
     summary = {"trials/finished": float(sum(result.state == "finished" for result in results.values()))}
     for cell in plan.cells:
         keys = [trial.key for trial in plan.trials if trial.cell == cell]
         values = [
             results[key].metrics[plan.sweep.primary_metric]
             for key in keys
-            if key in results and results[key].state == "finished"
+            if key in results and plan.sweep.primary_metric in results[key].metrics
         ]
         if len(values) == len(keys):
             summary[f"{plan.sweep.primary_metric}/{label(cell)}"] = sum(values) / len(values)

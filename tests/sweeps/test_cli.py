@@ -76,6 +76,7 @@ def assert_refused(answer: tuple[int, str, str], *needles: str) -> None:
         (["--seeds", "0"], "--seeds 0", "it should be at least 1"),
         (["--steps", "0"], "optim.max_steps = 0", "greater than or equal to 1"),
         (["--workers", "-1"], "--workers -1", "it should be 0 (in process) or more"),
+        (["--workers", "2", "--set", "backbone.dropout=true"], "backbone.dropout with 2 workers", "use one"),
         (["--cpus-per-worker", "0"], "--cpus-per-worker 0", "it should be at least 1"),
         (["--concurrency", "0"], "--concurrency 0", "it should be at least 1"),
         (["--train", "nosuch.txt"], "nosuch.txt: there is no such file", "looked for /"),
