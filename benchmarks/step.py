@@ -1,16 +1,18 @@
 """One optimisation step against the released code's schedule, of equal mathematics, in the same run.
 
 The reference is that schedule as our own plain code: K separate forwards of the whole sequence, every sequence padded
-to 512 tokens, logits at every position, float32. Ours is `spt_core.training.backward`. Both take the gradient of
-the same objective on the same batch, and both losses are compared.
+to 512 tokens, logits at every position, float32. Ours is `spt_core.gradient.backward`. Both take the gradient of
+the same objective on the same batch, and both losses are compared. The same batches then go through whole steps of ours
+whose parts are timed; and, if asked for, through steps of several K, and steps of several lengths are taken.
 
     python -m benchmarks.step --train dialogues.txt --json
+    python -m benchmarks.step --train dialogues.txt --by-prompts --by-length
 """
 
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import torch
@@ -18,6 +20,7 @@ import torch.nn.functional as F  # noqa: N812
 import typer
 from torch import Tensor
 
+from benchmarks.parts import PARTS, seconds_of_parts
 from spt_core import backbone as backbones
 from spt_core import recipes
 from spt_core.backbone import positions
@@ -30,6 +33,9 @@ from spt_core.text_similarity import bleu_matrix
 from spt_core.training import load_splits
 
 RELEASED_LENGTH = 512
+NUMBERS_OF_PROMPTS = (1, 2, 4, 8)
+LENGTHS = (64, 128, 256, 512)
+"""Of `data.max_tokens`."""
 
 
 def released_schedule(model: SelectivePromptModel, batch: Batch, *, config: TrialConfig) -> float:
@@ -66,14 +72,16 @@ def measure(config: TrialConfig, *, repeats: int) -> dict[str, Any]:
         repeats: counted pairs of steps, after one of ours that is not counted.
 
     Returns:
-        Seconds a step (each and median), the ratio of the medians, and the largest relative difference of the losses.
+        Seconds a step (each and median), the ratio of the medians, the largest relative difference of the losses, and
+        the median share of each part of a step of ours.
     """
     ours, tokenizer = build(config, device="cpu")
     plain_config = config.override({"backbone.precision": "float32"})
     plain, _ = build(plain_config, device="cpu")
     examples = load_splits(config.data, tokenizer).train
     order = epoch_batches(examples, batch_size=config.optim.batch_size, seed=0, epoch=0)
-    batches = [collate([examples[i] for i in ids]) for ids in order[: repeats + 1]]
+    of_batches = [[examples[i] for i in ids] for ids in order[: repeats + 1]]
+    batches = [collate(of_batch) for of_batch in of_batches]
     backward(ours, batches[-1], config=config)
     seconds: dict[str, list[float]] = {"released": [], "ours": []}
     losses: dict[str, list[float]] = {"released": [], "ours": []}
@@ -93,6 +101,7 @@ def measure(config: TrialConfig, *, repeats: int) -> dict[str, Any]:
         products(ours, batch) / (second * rate) for batch, second in zip(batches, seconds["ours"], strict=False)
     ]
     masks = [batch.mask_BT for batch in batches[:repeats]]
+    parts = seconds_of_parts(ours, of_batches[:repeats], config=config)
     return {
         "num_prompts": config.prompts.num_prompts,
         "batch_size": config.optim.batch_size,
@@ -108,7 +117,81 @@ def measure(config: TrialConfig, *, repeats: int) -> dict[str, Any]:
         ),
         "mean_columns": statistics.mean(mask.shape[1] for mask in masks),
         "padding_percent": 100 * (1 - sum(int(m.sum()) for m in masks) / sum(m.numel() for m in masks)),
+        "share_of_parts_percent": {
+            name: 100 * statistics.median(step[name] / sum(step.values()) for step in parts) for name in PARTS
+        },
     }
+
+
+def by_prompts(config: TrialConfig, *, repeats: int, numbers: Sequence[int] = NUMBERS_OF_PROMPTS) -> dict[str, Any]:
+    """A step's seconds by the number of prompts, in turn on the same batches.
+
+    Args:
+        config: backbone, L and batch size.
+        repeats: counted batches, after one that is not.
+        numbers: of prompts, K.
+
+    Returns:
+        By K the median seconds, and those of one prompt.
+    """
+    models = {}
+    for number in numbers:
+        varied = config.override({"prompts.num_prompts": number})
+        models[str(number)] = (varied, *build(varied, device="cpu"))
+    tokenizer = models[str(numbers[0])][2]
+    examples = load_splits(config.data, tokenizer).train
+    order = epoch_batches(examples, batch_size=config.optim.batch_size, seed=0, epoch=0)
+    steps = {
+        name: [(model, varied, collate([examples[i] for i in ids])) for ids in order[: repeats + 1]]
+        for name, (varied, model, _) in models.items()
+    }
+    medians = _median_seconds(steps)
+    return {
+        name: {"median_seconds": seconds, "seconds_a_prompt": seconds / int(name)} for name, seconds in medians.items()
+    }
+
+
+def by_length(config: TrialConfig, *, repeats: int, lengths: Sequence[int] = LENGTHS) -> dict[str, Any]:
+    """A step's seconds by the most tokens of context and response, in turn, each on the longest that it leaves.
+
+    Args:
+        config: backbone, K, L and batch size.
+        repeats: counted steps of each, after one that is not.
+        lengths: of `data.max_tokens`.
+
+    Returns:
+        By length the columns of the batch (the dialogues may have fewer than the limit), median seconds, and those of
+        a hundred columns, prompt included.
+    """
+    model, tokenizer = build(config, device="cpu")
+    steps, columns = {}, {}
+    for length in lengths:
+        varied = config.override({"data.max_tokens": length})
+        examples = sorted(load_splits(varied.data, tokenizer).train, key=lambda example: -example.num_tokens)
+        batch = collate(examples[: config.optim.batch_size])
+        steps[str(length)] = [(model, varied, batch)] * (repeats + 1)
+        columns[str(length)] = batch.mask_BT.shape[1]
+    medians = _median_seconds(steps)
+    return {
+        name: {
+            "columns": columns[name],
+            "median_seconds": seconds,
+            "seconds_a_hundred_columns": 100 * seconds / (columns[name] + config.prompts.prompt_length),
+        }
+        for name, seconds in medians.items()
+    }
+
+
+def _median_seconds(steps: dict[str, list[tuple[SelectivePromptModel, TrialConfig, Batch]]]) -> dict[str, float]:
+    """Median seconds of steps by name; the names take turns, and the first round is not counted."""
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for of_round in zip(*steps.values(), strict=True):
+        for name, (model, config, batch) in zip(steps, of_round, strict=True):
+            model.zero_grad(set_to_none=True)
+            started = time.perf_counter()
+            backward(model, batch, config=config)
+            seconds[name].append(time.perf_counter() - started)
+    return {name: statistics.median(values[1:]) for name, values in seconds.items()}
 
 
 def products(model: SelectivePromptModel, batch: Batch) -> float:
@@ -151,6 +234,10 @@ def main(
     num_prompts: Annotated[int, typer.Option(help="K.")] = 4,
     batch_size: Annotated[int, typer.Option(help="Contexts in a step.")] = 4,
     repeats: Annotated[int, typer.Option(help="Counted pairs of steps.")] = 3,
+    with_prompts: Annotated[bool, typer.Option("--by-prompts", help="Also time K = 1, 2, 4, 8.")] = False,
+    with_length: Annotated[
+        bool, typer.Option("--by-length", help="Also time at most 64, 128, 256, 512 tokens.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Time one optimisation step against the released code's schedule."""
@@ -163,6 +250,10 @@ def main(
         }
     )
     found = measure(config, repeats=repeats)
+    if with_prompts:
+        found["by_prompts"] = by_prompts(config, repeats=repeats)
+    if with_length:
+        found["by_length"] = by_length(config, repeats=repeats)
     if as_json:
         typer.echo(json.dumps(found, indent=1))
         return
@@ -175,6 +266,15 @@ def main(
         f"{found['padding_percent']:.1f}% padding; {100 * found['fraction_of_matrix_rate']:.0f}% of the "
         f"{found['matrix_gflops_a_second']:.0f} GFLOP/s of a matrix product"
     )
+    for name, share in found["share_of_parts_percent"].items():
+        typer.echo(f"{name:>20} {share:5.1f}%")
+    for name, row in found.get("by_prompts", {}).items():
+        typer.echo(f"K = {name}: {row['median_seconds']:.2f} s a step, {row['seconds_a_prompt']:.2f} s a prompt")
+    for name, row in found.get("by_length", {}).items():
+        typer.echo(
+            f"at most {name} tokens, {row['columns']} columns: {row['median_seconds']:.2f} s a step, "
+            f"{row['seconds_a_hundred_columns']:.2f} s a hundred columns"
+        )
 
 
 if __name__ == "__main__":

@@ -2,7 +2,13 @@
 
 from pathlib import Path
 
-from benchmarks.step import measure
+import pytest
+import torch
+
+from benchmarks.parts import PARTS, Stopwatch, seconds_of_parts
+from benchmarks.step import by_length, by_prompts, measure
+from spt_core.model import build
+from spt_core.training import load_splits
 from tests.conftest import tiny_config
 
 
@@ -11,3 +17,34 @@ def test_both_schedules_of_a_step_have_the_same_loss(tiny_llama: Path) -> None:
     assert found["largest_relative_loss_difference"] < 1e-5
     assert len(found["seconds"]["released"]) == len(found["seconds"]["ours"]) == 2
     assert found["ratio"] > 0
+    assert tuple(found["share_of_parts_percent"]) == PARTS
+
+
+def test_the_time_inside_an_inner_part_is_the_inner_ones_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = iter([0.0, 1.0, 3.0, 10.0])
+    monkeypatch.setattr("benchmarks.parts.time.perf_counter", lambda: next(ticks))
+    watch = Stopwatch()
+    with watch.part("losses"), watch.part("embed"):
+        pass
+    assert {name: seconds for name, seconds in watch.seconds.items() if seconds} == {"losses": 8.0, "embed": 2.0}
+
+
+def test_every_part_of_a_step_is_timed_and_nothing_stays_wrapped(tiny_model: Path) -> None:
+    config = tiny_config(tiny_model)
+    model, tokenizer = build(config, device="cpu")
+    before = model.prompts().detach().clone()
+    original = torch.autograd.backward
+    examples = load_splits(config.data, tokenizer).train[:4]
+    (found,) = seconds_of_parts(model, [examples], config=config)
+    assert all(found[name] > 0 for name in PARTS)
+    assert not torch.equal(model.prompts(), before)
+    assert torch.autograd.backward is original
+    assert "cosine" not in vars(model)
+    assert "embed" not in vars(model.backbone)
+
+
+def test_a_step_by_prompts_and_by_length(tiny_llama: Path) -> None:
+    config = tiny_config(tiny_llama)
+    assert list(by_prompts(config, repeats=1, numbers=(1, 3))) == ["1", "3"]
+    found = by_length(config, repeats=1, lengths=(32, 64))
+    assert found["32"]["columns"] < found["64"]["columns"]

@@ -1,0 +1,123 @@
+"""Where the seconds of an optimisation step go: its functions are timed from outside, so that the core knows nothing.
+
+A part's seconds are its own: what it calls and is a part itself is counted there. Wall-clock time of one thread of
+control is measured, which is that of the work on a CPU; a GPU would have to be waited for at each border.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+
+from spt_core import gradient
+from spt_core.batching import Example, collate
+from spt_core.config import TrialConfig
+from spt_core.model import SelectivePromptModel
+
+PARTS = (
+    "data",
+    "retriever",
+    "embed",
+    "backbone forward",
+    "head",
+    "text similarity M",
+    "losses",
+    "backward",
+    "optimizer",
+    "other",
+)
+"""`data` is padding and collating; `head` the vocabulary and the log-probabilities; `losses` the objective and its
+gradient with respect to the scores; `backward` what carries that back through head, backbone and retriever."""
+
+
+class Stopwatch:
+    """Seconds by part; parts may be nested, and the time inside an inner one is the inner one's alone."""
+
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(PARTS, 0.0)
+        self._open: list[str] = []
+        self._since = 0.0
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Count what happens inside as a part."""
+        self._charge()
+        self._open.append(name)
+        try:
+            yield
+        finally:
+            self._charge()
+            self._open.pop()
+
+    @contextmanager
+    def calls(self, owner: Any, attribute: str, name: str) -> Iterator[None]:
+        """Count every call of a module's function or an object's method as a part."""
+        original, was_its_own = getattr(owner, attribute), attribute in vars(owner)
+
+        def timed(*args: Any, **options: Any) -> Any:
+            with self.part(name):
+                return original(*args, **options)
+
+        setattr(owner, attribute, timed)
+        try:
+            yield
+        finally:
+            setattr(owner, attribute, original) if was_its_own else delattr(owner, attribute)
+
+    def _charge(self) -> None:
+        now = time.perf_counter()
+        if self._open:
+            self.seconds[self._open[-1]] += now - self._since
+        self._since = now
+
+
+def seconds_of_parts(
+    model: SelectivePromptModel, batches: list[list[Example]], *, config: TrialConfig
+) -> list[dict[str, float]]:
+    """Whole optimisation steps, from examples to moved parameters, each in its parts.
+
+    Args:
+        model: trained in place.
+        batches: the examples of each step.
+        config: losses and learning rate.
+
+    Returns:
+        For each step the seconds of every one of `PARTS`; their sum is the step.
+    """
+    optimizer = torch.optim.Adam(model.parameters(), lr=config.optim.learning_rate)
+    backbone = model.backbone
+    timed: list[tuple[Any, str, str]] = [
+        (model, "cosine", "retriever"),
+        (backbone, "embed", "embed"),
+        (backbone, "response_logp", "head"),
+        (backbone.model, "forward", "backbone forward"),
+        (backbone.model.get_output_embeddings(), "forward", "head"),
+        (gradient, "similarity_matrix", "text similarity M"),
+        (gradient, "objective", "losses"),
+        (torch.autograd, "grad", "losses"),
+        (torch.autograd, "backward", "backward"),
+    ]
+
+    def step(watch: Stopwatch, examples: list[Example]) -> None:
+        with watch.part("data"):
+            batch = collate(examples)
+        optimizer.zero_grad(set_to_none=True)
+        gradient.backward(model, batch, config=config)
+        with watch.part("optimizer"):
+            optimizer.step()
+
+    return [_timed(step, examples, timed) for examples in batches]
+
+
+def _timed(
+    step: Callable[[Stopwatch, list[Example]], None], examples: list[Example], timed: list[tuple[Any, str, str]]
+) -> dict[str, float]:
+    watch = Stopwatch()
+    with ExitStack() as stack:
+        for owner, attribute, name in timed:
+            stack.enter_context(watch.calls(owner, attribute, name))
+        with watch.part("other"):
+            step(watch, examples)
+    return watch.seconds
