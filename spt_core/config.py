@@ -4,6 +4,7 @@ Everything that can change a result is a field here. What cannot (the number of 
 same gradient) is in `ComputeConfig`, which the canonical form leaves out.
 """
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -78,14 +79,15 @@ class TrialConfig(Part):
             ValueError: a path that does not exist, or a value that its field refuses; names field, value and cure.
         """
         tree = self.model_dump()
+        known = self.field_paths()
         for path, value in values.items():
             *parents, leaf = path.split(".")
             branch: Any = tree
             for parent in parents:
                 branch = branch.get(parent) if isinstance(branch, dict) else None
             if not isinstance(branch, dict) or leaf not in branch:
-                raise ValueError(f"unknown field {path!r}{_nearest(path, self.field_paths())}")
-            if path not in self.field_paths():
+                raise ValueError(f"unknown field {path!r}{_nearest(path, known)}")
+            if path not in known:
                 raise ValueError(f"{path!r} is a group of fields: set one of {', '.join(self.field_paths(path))}")
             branch[leaf] = value
         return parse(tree)
@@ -94,7 +96,7 @@ class TrialConfig(Part):
     def field_paths(cls, under: str = "") -> list[str]:
         """Dotted paths of all fields, in order; only those below `under` if it is given."""
         prefix = f"{under}." if under else ""
-        return [path for path in flatten(cls()) if path.startswith(prefix)]
+        return [path for path in _every_path(cls) if path.startswith(prefix)]
 
     def differences(self, other: "TrialConfig") -> dict[str, Any]:
         """What `override` must set here to give the other config, by dotted path."""
@@ -182,6 +184,11 @@ _Term = TypeVar("_Term", SoftPromptTerm, ContrastiveTerm, SelectionTerm, FusionT
 
 def _fold(term: _Term) -> _Term:
     return term if term.enabled and term.weight > 0 else type(term)(enabled=False)
+
+
+@functools.cache
+def _every_path(kind: type[TrialConfig]) -> tuple[str, ...]:
+    return tuple(flatten(kind()))
 
 
 def flatten(config: BaseModel) -> dict[str, Any]:

@@ -5,11 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks import plan, report
 from benchmarks.parts import PARTS, Stopwatch, seconds_of_parts
 from benchmarks.step import by_length, by_prompts, measure
 from spt_core.model import build
 from spt_core.training import load_splits
 from tests.conftest import tiny_config
+from tests.spt_core.test_backbone import needs_smollm2
 
 
 def test_both_schedules_of_a_step_have_the_same_loss(tiny_llama: Path) -> None:
@@ -48,3 +50,14 @@ def test_a_step_by_prompts_and_by_length(tiny_llama: Path) -> None:
     assert list(by_prompts(config, repeats=1, numbers=(1, 3))) == ["1", "3"]
     found = by_length(config, repeats=1, lengths=(32, 64))
     assert found["32"]["columns"] < found["64"]["columns"]
+
+
+@needs_smollm2
+def test_a_plan_and_a_report_of_made_up_trials() -> None:
+    planned, reported = plan.measure(num_cells=32, seeds=2), report.measure(num_cells=16, seeds=2)
+    assert (planned["trials"], planned["distinct"]) == (64, 52)  # with one prompt there is nothing to select
+    assert planned["total_seconds"] > 0
+    assert reported["trials"] == 32
+    assert set(reported["file_mib"]) == {"report.html", "report.md", "results.json"}
+    with pytest.raises(ValueError, match="num_cells = 10: it should be a multiple of 16"):
+        plan.measure(num_cells=10, seeds=1)

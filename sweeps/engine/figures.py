@@ -1,5 +1,6 @@
 """The figures of a report as geometry: what is drawn where, in the units of an SVG viewBox. The template draws it."""
 
+import itertools
 import json
 import math
 from collections import Counter
@@ -97,11 +98,11 @@ class Usage:
 def hues(summaries: Sequence[CellSummary]) -> list[int | None]:
     """A hue a cell in the order of the table, from blue to red; the baseline has none and is drawn in ink."""
     others = max(1, sum(not summary.is_baseline for summary in summaries) - 1)
-    found: list[int | None] = []
-    for summary in summaries:
-        place = sum(hue is not None for hue in found) / others
-        found.append(None if summary.is_baseline else round(_FIRST_HUE + place * (_LAST_HUE - _FIRST_HUE)))
-    return found
+    places = itertools.count()
+    return [
+        None if summary.is_baseline else round(_FIRST_HUE + next(places) / others * (_LAST_HUE - _FIRST_HUE))
+        for summary in summaries
+    ]
 
 
 def values_plot(summaries: Sequence[CellSummary], metric: str, title: str) -> DotPlot | None:

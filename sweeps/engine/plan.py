@@ -10,7 +10,7 @@ from typing import Any
 
 from spt_core import NUMERICS_VERSION, backbone, conversations
 from spt_core.config import TrialConfig
-from spt_core.fields import DataConfig
+from spt_core.fields import BackboneConfig, DataConfig
 from sweeps.engine.design import Cell, Sweep, label
 from sweeps.engine.scales import at_scale
 
@@ -60,7 +60,7 @@ class Plan:
     seeds: tuple[int, ...]
     trials: tuple[Trial, ...]
 
-    @property
+    @functools.cached_property
     def distinct(self) -> dict[str, Trial]:
         """The trials that have to run, by key: the first of each that share one."""
         first: dict[str, Trial] = {}
@@ -68,7 +68,7 @@ class Plan:
             first.setdefault(trial.key, trial)
         return first
 
-    @property
+    @functools.cached_property
     def sweep_id(self) -> str:
         """Name, scale and a hash of the set of trials: the same plan is the same sweep, found again by a resume."""
         digest = hashlib.sha256(" ".join(sorted(self.distinct)).encode()).hexdigest()[:8]
@@ -112,24 +112,26 @@ def expand(
         raise ValueError(f"--seeds {seeds}: it should be at least 1")
     base = base.override(settings)
     each_seed = tuple(range(seeds or default_seeds))
+    # Asked once for each backbone and data of this plan, not for each cell; a later plan sees files that changed.
+    identity_of = functools.cache(functools.partial(_identity, device_type))
     trials = []
     for cell in cells:
         varied = base.override(cell)
         canonical = varied.canonical().model_copy(update={"compute": varied.compute})
-        identity = _identity(varied, device_type)
+        identity = identity_of(varied.backbone, varied.data)
         for seed in each_seed:
             config = canonical.model_copy(update={"seed": seed})
             trials.append(Trial(config.key(**identity), cell, config, identity))
     return Plan(sweep, scale, cells, each_seed, tuple(trials))
 
 
-def _identity(config: TrialConfig, device_type: str) -> dict[str, Any]:
+def _identity(device_type: str, model: BackboneConfig, data: DataConfig) -> dict[str, Any]:
     """What decides a trial's numbers beside its config. The number of workers does not."""
-    source = backbone.resolve(config.backbone)
+    source = backbone.resolve(model)
     return {
-        "data": _data_fingerprints(config.data.train, config.data.test),
+        "data": _data_fingerprints(data.train, data.test),
         "backbone": source.fingerprint,
-        "precision": backbone.resolve_precision(config.backbone.precision, device_type),
+        "precision": backbone.resolve_precision(model.precision, device_type),
         "device_type": device_type,
         "versions": {name: importlib.metadata.version(name) for name in ("torch", "transformers")},
         "numerics": NUMERICS_VERSION,

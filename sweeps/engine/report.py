@@ -38,7 +38,7 @@ from sweeps.engine.plan import Plan, Trial
 from sweeps.engine.results import TrialResult
 from sweeps.engine.tables import MAIN_METRICS
 from sweeps.engine.terminal import terminal_table
-from sweeps.engine.verdict import NAMES, verdict
+from sweeps.engine.verdict import NAMES, judge, verdict
 
 __all__ = ["terminal_table", "verdict", "write"]
 
@@ -74,11 +74,13 @@ class _Report:
     def __init__(self, plan: Plan, results: Mapping[str, TrialResult], folder: Path, facts: Mapping[str, str]) -> None:
         self.plan, self.results, self.folder = plan, results, folder
         self.facts = {name: _without_credentials(fact) for name, fact in facts.items()}
-        self.verdict = verdict(plan, results)
         self.summaries = summarise(plan, results)
         metrics = dict.fromkeys([plan.sweep.primary_metric, *MAIN_METRICS])
         compared = {metric: compare(self.summaries, metric) for metric in metrics}
         self.comparisons = {metric: found for metric, found in compared.items() if found}
+        self.verdict = judge(plan, self.summaries, compared[plan.sweep.primary_metric])
+        self.main_table = tables.main_table(plan, self.summaries)
+        self.further_tables = tables.further_tables(self.summaries)
         first, _, rest = plan.sweep.question.strip().partition("\n")
         self.question = first or plan.sweep.name
         self.prediction = " ".join(rest.split())
@@ -108,10 +110,10 @@ class _Report:
             "verdict": self.verdict,
             "facts": self.facts,
             "cells": [_cell(summary) for summary in self.summaries],
-            "trials": [self._trial(trial) for trial in plan.trials],
+            "trials": [self._trial(trial) | {"config": _config(trial)} for trial in plan.trials],
             "deltas": [_delta(one) for found in self.comparisons.values() for one in found],
         }
-        return json.dumps(_finite(document), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+        return _json(document)
 
     def markdown(self) -> str:
         primary = self.plan.sweep.primary_metric
@@ -119,13 +121,10 @@ class _Report:
             f"# {tables.escape(self.question)}",
             tables.escape(self.prediction),
             f"**{tables.escape(self.verdict)}**",
-            tables.markdown(tables.main_table(self.plan, self.results)),
+            tables.markdown(self.main_table),
             f"## Differences from the baseline: {tables.escape(NAMES.get(primary, primary))}",
             tables.markdown(tables.seeds_table(self.summaries, self.comparisons.get(primary, []), primary)),
-            *(
-                f"## {heading}\n\n{tables.markdown(of)}"
-                for heading, of in tables.further_tables(self.summaries).items()
-            ),
+            *(f"## {heading}\n\n{tables.markdown(of)}" for heading, of in self.further_tables.items()),
             "## Trials that did not finish" if self.unfinished else "",
             "\n".join(f"- {tables.escape(f'{trial.label}: {why}')}" for trial, _, why in self.unfinished),
             "## Provenance",
@@ -154,12 +153,12 @@ class _Report:
             style=Markup(style),
             script=Markup(script),
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-            main=tables.main_table(self.plan, self.results),
+            main=self.main_table,
             seeds=[
                 (NAMES.get(one, one), tables.seeds_table(self.summaries, self.comparisons.get(one, []), one))
                 for one in dict.fromkeys([primary, *self.comparisons])
             ],
-            further=tables.further_tables(self.summaries),
+            further=self.further_tables,
             values=figures.values_plot(self.summaries, primary, name),
             differences=figures.differences_plot(self.summaries, of_primary, primary, f"difference in {name}"),
             curves=figures.learning_curves(self.summaries),
@@ -185,9 +184,12 @@ class _Report:
             "reused": result is not None and result.reused,
             "folder": None if result is None else Path(os.path.relpath(result.folder, self.folder)).as_posix(),
             "metrics": {} if result is None else dict(result.metrics),
-            "config": trial.config.model_dump(mode="json"),
             "identity": dict(trial.identity),
         }
+
+
+def _config(trial: Trial) -> dict[str, Any]:
+    return trial.config.model_dump(mode="json")
 
 
 def _cell(summary: CellSummary) -> dict[str, Any]:
@@ -214,6 +216,29 @@ def _delta(comparison: Comparison) -> dict[str, Any]:
         "p_holm": comparison.p_holm,
         "covers": comparison.covers,
     }
+
+
+def _json(document: Mapping[str, Any]) -> str:
+    """A document with each entry of its lists on a line of its own.
+
+    Indented all through, it would be written by the Python half of the standard library's encoder, which takes longer
+    than the rest of a report of thousands of trials.
+    """
+    fields = []
+    for name, value in document.items():
+        if isinstance(value, list) and value:
+            entries = ",\n".join(f"    {_dump(entry)}" for entry in value)
+            fields.append(f"  {_dump(name)}: [\n{entries}\n  ]")
+        else:
+            fields.append(f"  {_dump(name)}: {_dump(value)}")
+    return "{\n" + ",\n".join(fields) + "\n}\n"
+
+
+def _dump(value: Any) -> str:
+    try:
+        return json.dumps(value, allow_nan=False, ensure_ascii=False)
+    except ValueError:
+        return json.dumps(_finite(value), allow_nan=False, ensure_ascii=False)
 
 
 def _finite(value: Any) -> Any:

@@ -1,5 +1,6 @@
 """Intervals and tests for cells that share their seeds, and for one seed's test responses."""
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -50,9 +51,13 @@ def t_interval(values: ArrayLike) -> Interval:
     mean = float(sample.mean())
     if len(sample) == 1:
         return Interval(mean, math.nan, math.nan)
-    quantile = stats.t.ppf((1 + CONFIDENCE) / 2, df=len(sample) - 1)
-    margin = float(quantile * sample.std(ddof=1) / math.sqrt(len(sample)))
+    margin = float(_t_quantile(len(sample) - 1) * sample.std(ddof=1) / math.sqrt(len(sample)))
     return Interval(mean, mean - margin, mean + margin)
+
+
+@functools.cache
+def _t_quantile(degrees_of_freedom: int) -> float:
+    return float(stats.t.ppf((1 + CONFIDENCE) / 2, df=degrees_of_freedom))
 
 
 def paired_delta(cell_values: ArrayLike, baseline_values: ArrayLike) -> PairedDelta:

@@ -4,9 +4,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sweeps.engine.findings import CellSummary, Comparison, is_number, summarise
+from sweeps.engine.findings import CellSummary, Comparison, is_number
 from sweeps.engine.plan import Plan
-from sweeps.engine.results import TrialResult
 from sweeps.engine.verdict import NAMES
 
 ABSENT = "-"
@@ -87,9 +86,8 @@ def interval_text(low: float, high: float, decimals: int, *, sign: bool = False)
     return f"[{number(low, decimals, sign=sign)}, {number(high, decimals, sign=sign)}]"
 
 
-def main_table(plan: Plan, results: Mapping[str, TrialResult]) -> Table:
-    """One row a cell, means over seeds, and the human replies below."""
-    summaries = summarise(plan, results)
+def main_table(plan: Plan, summaries: Sequence[CellSummary]) -> Table:
+    """One row a cell of the plan, means over seeds, and the human replies below."""
     columns: dict[str, Callable[[CellSummary], Entry]] = {
         "seeds": _seeds,
         "steps": _metric("train/steps", 0),

@@ -9,6 +9,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from sweeps.engine.findings import summarise
 from sweeps.engine.plan import Plan
 from sweeps.engine.results import TrialResult
 from sweeps.engine.tables import BASELINE, Row, Table, main_table
@@ -21,7 +22,7 @@ def terminal_table(plan: Plan, results: Mapping[str, TrialResult]) -> Renderable
     """The main table for a terminal, clear in plain text too; where it is too wide, in parts one below the other."""
     several = "; [95% t interval over seeds]" if len(plan.seeds) > 1 else ""
     return _TerminalTable(
-        main_table(plan, results),
+        main_table(plan, summarise(plan, results)),
         title=f"{plan.sweep.name}, {plan.scale} scale",
         caption=f"NLL in nats a token{several}; dev NLL at the start -> best; DIST_AVG falls with n: its target is the "
         "human replies' at the same n, not the maximum",

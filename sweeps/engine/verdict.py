@@ -31,9 +31,20 @@ LEVEL = 0.05
 def verdict(plan: Plan, results: Mapping[str, TrialResult]) -> str:
     """What the sweep says about its primary metric, and what it cannot say, in a few sentences."""
     summaries = summarise(plan, results)
+    return judge(plan, summaries, compare(summaries, plan.sweep.primary_metric))
+
+
+def judge(plan: Plan, summaries: Sequence[CellSummary], comparisons: Sequence[Comparison]) -> str:
+    """The verdict on cells that are summarised and compared.
+
+    Args:
+        plan: what was to run.
+        summaries: all of its cells.
+        comparisons: in the primary metric, as `compare` gives them.
+    """
     unfinished = sum(not summary.is_whole for summary in summaries)
     sentences = [
-        _verdict(plan, summaries),
+        _verdict(plan, summaries, comparisons),
         f"{unfinished} of {len(summaries)} cells did not finish and are compared with nothing." if unfinished else "",
     ]
     sources = {source for trial in plan.trials for source in (trial.config.data.train, trial.config.data.test)}
@@ -42,14 +53,13 @@ def verdict(plan: Plan, results: Mapping[str, TrialResult]) -> str:
     return " ".join(filter(None, sentences))
 
 
-def _verdict(plan: Plan, summaries: Sequence[CellSummary]) -> str:
+def _verdict(plan: Plan, summaries: Sequence[CellSummary], comparisons: Sequence[Comparison]) -> str:
     metric = plan.sweep.primary_metric
     name = NAMES.get(metric, metric)
     attainable = f"the smallest attainable p is {plan.smallest_p:.2g}"
     baseline = next(summary for summary in summaries if summary.is_baseline)
     if not is_number(baseline.mean(metric)):
         return f"No verdict: the baseline {baseline.label} has no {name} ({attainable})."
-    comparisons = compare(summaries, metric)
     if not comparisons:
         return f"No verdict: no other cell can be compared with the baseline {baseline.label} in {name} ({attainable})."
     best = min(comparisons, key=lambda comparison: _rank(comparison.summary, metric))

@@ -1,3 +1,5 @@
+import functools
+import pkgutil
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -209,3 +211,22 @@ def test_a_dev_split_that_leaves_nothing_to_train_on_is_refused(tiny_llama: Path
     check_splits(data)
     with pytest.raises(ValueError, match=r"^data\.dev_dialogues: expected 1 to \d+; got 100000"):
         check_splits(data.model_copy(update={"dev_dialogues": 100_000}))
+
+
+def test_a_large_plan_asks_for_data_and_model_once(plan_of: Expand, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each reads files or package metadata, which took most of the time of a plan of thousands of cells."""
+    asked: list[str] = []
+    for where in ("backbone.resolve", "importlib.metadata.version", "_data_fingerprints"):
+
+        def counted(*args: Any, original: Callable[..., Any], where: str, **options: Any) -> Any:
+            asked.append(where)
+            return original(*args, **options)
+
+        owner, _, name = f"sweeps.engine.plan.{where}".rpartition(".")
+        original = getattr(pkgutil.resolve_name(owner), name)
+        monkeypatch.setattr(f"{owner}.{name}", functools.partial(counted, original=original, where=where))
+    plan = plan_of({K: [2, 4], "optim.learning_rate": [0.01, 0.02, 0.03], "compute.threads": [1, 2]}, seeds=2)
+    assert len(plan.trials) == 24
+    assert len(plan.distinct) == 12
+    assert sorted(asked) == ["_data_fingerprints", "backbone.resolve", *["importlib.metadata.version"] * 2]
+    assert plan.distinct is plan.distinct

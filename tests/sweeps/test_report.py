@@ -6,6 +6,7 @@ import io
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from html.parser import HTMLParser
@@ -19,7 +20,7 @@ import pytest
 from rich.console import Console
 
 from spt_core.config import TrialConfig
-from sweeps.engine import figures, report, tables
+from sweeps.engine import figures, report, stats, tables
 from sweeps.engine.design import Grid, Sweep
 from sweeps.engine.findings import compare, summarise
 from sweeps.engine.plan import Plan, Trial
@@ -484,3 +485,31 @@ class TestFigures:
 
 def test_markdown_shows_text_literally() -> None:
     assert tables.escape("K <= 4 & a_b\n*c*") == "K &#60;= 4 &#38; a\\_b \\*c\\*"
+
+
+class TestManyTrials:
+    def test_each_trials_predictions_are_read_once_for_each_use(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The interval over test responses, the examples and the use of the prompts; the baseline is read no more."""
+        made = make(tmp_path, {k: [3 - 0.01 * k] for k in range(1, 13)})
+        read: list[str] = []
+        original = pq.ParquetFile
+        monkeypatch.setattr(pq, "ParquetFile", lambda path: (read.append(path.parent.name), original(path))[1])
+        made.write()
+        uses = Counter(read)
+        assert {uses[made.trial(k).key] for k in range(2, 13)} == {3}
+        assert uses[made.trial(1).key] == 2  # with one prompt there is no use of prompts to show
+
+    def test_an_interval_is_computed_once(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        made = make(tmp_path, {k: [3 - 0.01 * k, 3.1 - 0.01 * k] for k in range(1, 9)})
+        num_metrics = len(made.results[made.trial(1).key].metrics)
+        computed: list[Sequence[float]] = []
+        monkeypatch.setattr(stats, "t_interval", lambda values: (computed.append(values), t_interval(values))[1])
+        made.write()
+        num_deltas = 7 * len(report.MAIN_METRICS)
+        assert 0 < len(computed) <= 8 * num_metrics + num_deltas
+
+    def test_hues_go_from_blue_to_red_in_the_order_of_the_table(self, tmp_path: Path) -> None:
+        made = make(tmp_path, {k: [3.0] for k in range(1, 6)}, baseline=2)
+        assert figures.hues(summarise(made.plan, made.results)) == [262, None, 184, 106, 28]

@@ -1,0 +1,136 @@
+"""Planning a sweep of thousands of trials: stating it, expanding it, deduplicating it; and the command that prints it.
+
+Some of its cells compute the same as others. The command is run as a user would, on the whole sweep and on a small one,
+so that the difference is free of what every command takes (its imports).
+
+    python -m benchmarks.plan --json
+"""
+
+import itertools
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import psutil
+import typer
+
+from spt_core.config import TrialConfig
+from sweeps.engine.design import Grid, Sweep
+from sweeps.engine.plan import Plan, expand
+
+SWEEP_FILE = """from benchmarks.plan import sweep_of
+SWEEP = sweep_of(num_cells={num_cells}, seeds={seeds})
+"""
+_CELLS_A_RATE = 16
+
+
+def sweep_of(*, num_cells: int, seeds: int) -> Sweep:
+    """A grid over K, a switch and a weight of the losses, and the learning rate: 16 cells for each learning rate.
+
+    Args:
+        num_cells: a multiple of 16.
+        seeds: of each.
+
+    Raises:
+        ValueError: a number of cells that is no such multiple.
+    """
+    if num_cells % _CELLS_A_RATE:
+        raise ValueError(f"num_cells = {num_cells}: it should be a multiple of {_CELLS_A_RATE}")
+    factors: dict[str, list[Any]] = {
+        "optim.learning_rate": [0.001 * (1 + index) for index in range(num_cells // _CELLS_A_RATE)],
+        "prompts.num_prompts": [1, 2, 4, 8],
+        "losses.selection.enabled": [True, False],
+        "losses.fusion.weight": [0.5, 1.0],
+    }
+    return Sweep(
+        name="many",
+        base=TrialConfig(),
+        design=Grid(factors),
+        baseline={path: levels[0] for path, levels in factors.items()},
+        seeds=seeds,
+        question="How long does a plan take?",
+    )
+
+
+def plan_of(sweep: Sweep) -> Plan:
+    """The plan at full scale on a CPU."""
+    return expand(sweep, scale="full", device_type="cpu")
+
+
+def measure(*, num_cells: int, seeds: int) -> dict[str, Any]:
+    """Each stage once, after a plan of one learning rate that reads data and backbone.
+
+    Args:
+        num_cells: a multiple of 16.
+        seeds: of each.
+
+    Returns:
+        Trials and distinct ones, seconds of each stage and of all, and by how much the process' peak memory grew, in
+        MiB.
+    """
+    plan_of(sweep_of(num_cells=_CELLS_A_RATE, seeds=1))
+    before = psutil.Process().memory_info().rss
+    marks = [time.perf_counter()]
+    sweep = sweep_of(num_cells=num_cells, seeds=seeds)
+    marks.append(time.perf_counter())
+    plan = plan_of(sweep)
+    marks.append(time.perf_counter())
+    num_distinct = len(plan.distinct)
+    marks.append(time.perf_counter())
+    stages = [after - start for start, after in itertools.pairwise(marks)]
+    return {
+        "trials": len(plan.trials),
+        "distinct": num_distinct,
+        "seconds": dict(zip(("state", "expand", "deduplicate"), stages, strict=True)),
+        "total_seconds": sum(stages),
+        "peak_grew_mib": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before) / 2**20,
+    }
+
+
+def measure_command(*, num_cells: int, seeds: int) -> dict[str, float]:
+    """Seconds of `spt plan` on the sweep and on one of 16 cells.
+
+    Args:
+        num_cells: a multiple of 16.
+        seeds: of each.
+    """
+    found = {}
+    with tempfile.TemporaryDirectory(prefix="spt-plan-") as work:
+        for name, cells, each in (("16 trials", _CELLS_A_RATE, 1), ("all trials", num_cells, seeds)):
+            file = Path(work) / f"plan_{cells}.py"
+            file.write_text(SWEEP_FILE.format(num_cells=cells, seeds=each))
+            arguments = ["plan", str(file), "--scale", "full", "--output", str(Path(work) / "runs")]
+            started = time.perf_counter()
+            subprocess.run([sys.executable, "-m", "sweeps.engine.cli", *arguments], check=True, capture_output=True)
+            found[name] = time.perf_counter() - started
+    return found
+
+
+def main(
+    *,
+    cells: Annotated[int, typer.Option(help="Cells, a multiple of 16.")] = 10_000,
+    seeds: Annotated[int, typer.Option(help="Seeds of each cell.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Time the plan of a large sweep."""
+    found = measure(num_cells=cells, seeds=seeds)
+    found["command_seconds"] = measure_command(num_cells=cells, seeds=seeds)
+    if as_json:
+        typer.echo(json.dumps(found, indent=1))
+        return
+    stages = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in found["seconds"].items())
+    typer.echo(
+        f"{found['trials']} trials, {found['distinct']} of them distinct: {found['total_seconds']:.2f} s ({stages}); "
+        f"peak memory grew by {found['peak_grew_mib']:.0f} MiB"
+    )
+    command = found["command_seconds"]
+    typer.echo(f"the command: {command['all trials']:.1f} s, and {command['16 trials']:.1f} s on 16 trials")
+
+
+if __name__ == "__main__":
+    typer.run(main)

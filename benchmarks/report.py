@@ -1,0 +1,167 @@
+"""The report of a sweep of thousands of trials, from results and files that are made up in a temporary folder.
+
+Each trial leaves the metrics, the history and the predictions that a real one leaves, of a few test dialogues;
+the numbers are random. Only writing the report and the terminal's table is timed.
+
+    python -m benchmarks.report --json
+"""
+
+import json
+import resource
+import tempfile
+import time
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import typer
+from rich.console import Console
+
+from benchmarks.plan import plan_of, sweep_of
+from spt_core import metrics as text_metrics
+from spt_core.conversations import load
+from spt_core.evaluation import Prediction, summarise, summarise_routes
+from sweeps.engine import report
+from sweeps.engine.plan import Plan, Trial
+from sweeps.engine.results import HISTORY, PREDICTIONS, TrialResult
+
+NUM_DIALOGUES, NUM_TURNS = 10, 4
+
+
+def make_results(plan: Plan, folder: Path) -> dict[str, TrialResult]:
+    """A finished result with its files for every distinct trial of a plan."""
+    rows = _responses()
+    of_method = {k: _metrics(rows, num_prompts=k) for k in {t.config.num_choices for t in plan.trials}}
+    return {
+        key: _make_one(trial, folder / key, rows=rows, metrics=of_method[trial.config.num_choices], number=number)
+        for number, (key, trial) in enumerate(plan.distinct.items())
+    }
+
+
+def _responses() -> list[Prediction]:
+    """Replies of the sample set, each taken as its own prediction."""
+    found = []
+    for conversation in load("sample:valid")[:NUM_DIALOGUES]:
+        for index, turn in enumerate(conversation.turns[:NUM_TURNS]):
+            reply, cut_by = text_metrics.cut(turn.response)
+            found.append(
+                Prediction(
+                    dialogue=conversation.id,
+                    turn=index,
+                    stage="middle",
+                    persona=" ".join(conversation.persona),
+                    context=" ".join([*conversation.persona, turn.query]),
+                    reference=turn.response,
+                    prediction=reply,
+                    raw_prediction=turn.response,
+                    cut_by=cut_by,
+                    prompt=0,
+                    similarity=[],
+                    nll=None,
+                    nll_by_prompt=[],
+                    num_tokens=1 + len(turn.response.split()),
+                )
+            )
+    return found
+
+
+def _choice(rows: list[Prediction], *, num_prompts: int, number: int) -> dict[str, Any]:
+    """Columns of who chose what: random NLLs and similarities, the prompt of the highest similarity."""
+    random = np.random.default_rng([num_prompts, number])
+    nll_NK = 3 + random.normal(0, 0.1) + random.normal(0, 0.3, (len(rows), num_prompts))
+    similarity_NK = random.random((len(rows), num_prompts))
+    prompt_N = similarity_NK.argmax(1)
+    return {
+        "prompt": prompt_N.tolist(),
+        "similarity": similarity_NK.tolist(),
+        "nll": nll_NK[np.arange(len(rows)), prompt_N].tolist(),
+        "nll_by_prompt": nll_NK.tolist(),
+    }
+
+
+def _metrics(rows: list[Prediction], *, num_prompts: int) -> dict[str, float]:
+    """Every metric that a trial of K prompts has, by the evaluation's own code."""
+    from dataclasses import replace
+
+    columns = _choice(rows, num_prompts=num_prompts, number=0)
+    chosen = [replace(row, **{name: column[i] for name, column in columns.items()}) for i, row in enumerate(rows)]
+    found = {"train/steps": 16.0, "train/seconds": 60.0, "seconds": 70.0, "dev/nll_start": 4.5, "dev/nll": 3.2}
+    found |= summarise(chosen, bert_encoder=None)
+    if num_prompts > 1:
+        found |= summarise_routes(chosen, turn_rule={-1: 0}, seed=0)
+    return found
+
+
+def _make_one(
+    trial: Trial, folder: Path, *, rows: list[Prediction], metrics: dict[str, float], number: int
+) -> TrialResult:
+    folder.mkdir()
+    columns = {field.name: [getattr(row, field.name) for row in rows] for field in fields(Prediction)}
+    columns |= _choice(rows, num_prompts=trial.config.num_choices, number=number)
+    pq.write_table(pa.table(columns), folder / PREDICTIONS)
+    nll = float(np.average(columns["nll"], weights=columns["num_tokens"]))
+    history = [{"step": 4.0 * i, "seconds": 10.0 * i, "dev/nll": nll + 1 / (1 + i)} for i in range(5)]
+    (folder / HISTORY).write_text("".join(f"{json.dumps(row)}\n" for row in history))
+    return TrialResult(trial.key, "finished", {**metrics, "test/nll": nll}, folder)
+
+
+def measure(*, num_cells: int, seeds: int) -> dict[str, Any]:
+    """One report of a sweep.
+
+    Args:
+        num_cells: a multiple of 16.
+        seeds: of each.
+
+    Returns:
+        Trials, seconds of the report and of the terminal's table and verdict, by how much the process' peak memory
+        grew, and the sizes of the files, in MiB.
+    """
+    plan = plan_of(sweep_of(num_cells=num_cells, seeds=seeds))
+    with tempfile.TemporaryDirectory(prefix="spt-report-") as work:
+        folder = Path(work)
+        (folder / "trials").mkdir()
+        results = make_results(plan, folder / "trials")
+        before = psutil.Process().memory_info().rss
+        started = time.perf_counter()
+        report.write(plan, results, folder / "report", facts={"data": "made up"})
+        written = time.perf_counter()
+        with (folder / "terminal.txt").open("w") as file:
+            console = Console(file=file, width=120)
+            console.print(report.terminal_table(plan, results))
+            console.print(report.verdict(plan, results))
+        printed = time.perf_counter()
+        return {
+            "trials": len(plan.trials),
+            "distinct": len(plan.distinct),
+            "cells": len(plan.cells),
+            "seconds": {"report": written - started, "terminal": printed - written},
+            "peak_grew_mib": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before) / 2**20,
+            "file_mib": {path.name: path.stat().st_size / 2**20 for path in sorted((folder / "report").iterdir())},
+        }
+
+
+def main(
+    *,
+    cells: Annotated[int, typer.Option(help="Cells, a multiple of 16.")] = 2000,
+    seeds: Annotated[int, typer.Option(help="Seeds of each cell.")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Time the report of a large sweep."""
+    found = measure(num_cells=cells, seeds=seeds)
+    if as_json:
+        typer.echo(json.dumps(found, indent=1))
+        return
+    sizes = ", ".join(f"{name} {size:.1f} MiB" for name, size in found["file_mib"].items())
+    typer.echo(
+        f"{found['trials']} trials, {found['distinct']} of them distinct, {found['cells']} cells: report "
+        f"{found['seconds']['report']:.1f} s, terminal {found['seconds']['terminal']:.1f} s; peak memory grew by "
+        f"{found['peak_grew_mib']:.0f} MiB; {sizes}"
+    )
+
+
+if __name__ == "__main__":
+    typer.run(main)
