@@ -91,6 +91,77 @@ class Cases:
         return [Case(name, values) for name, values in self.cases.items()]
 
 
+LOSSES = ("losses.contrastive.enabled", "losses.selection.enabled", "losses.fusion.enabled")
+"""The components of SPT's objective beside the soft prompt loss, by the fields that switch them."""
+
+
+@dataclass(frozen=True)
+class _Switched:
+    """A design over components that are on or off.
+
+    Args:
+        components: dotted paths of boolean config fields.
+
+    Raises:
+        ValueError: no component, or one twice.
+    """
+
+    components: tuple[str, ...] = LOSSES
+
+    def __post_init__(self) -> None:
+        kind, components = type(self).__name__, tuple(self.components)
+        if not components:
+            raise ValueError(f"{kind} has no components: name at least one, for example {LOSSES[0]!r}")
+        if len(set(components)) < len(components):
+            raise ValueError(f"{kind} has a component twice: {', '.join(components)}")
+        object.__setattr__(self, "components", components)
+
+    def _case(self, name: str, on: Iterable[str]) -> Case:
+        return Case(name, {path: path in set(on) for path in self.components})
+
+
+@dataclass(frozen=True)
+class LeaveOneOut(_Switched):
+    """All components, and all but each in turn: what is lost without it (a confirmatory design; Table 2)."""
+
+    def cells(self) -> list[Cell]:
+        """The whole first, which is the baseline."""
+        whole = self.components
+        left_out = [(path, [other for other in whole if other != path]) for path in whole]
+        return [self._case("all", whole), *(self._case(f"without {component(p)}", on) for p, on in left_out)]
+
+
+@dataclass(frozen=True)
+class AddOneIn(_Switched):
+    """No component, and each alone: what it brings by itself (a confirmatory design)."""
+
+    def cells(self) -> list[Cell]:
+        """None of them first, which is the baseline."""
+        return [self._case("none", ()), *(self._case(f"only {component(path)}", [path]) for path in self.components)]
+
+
+@dataclass(frozen=True)
+class Factorial(_Switched):
+    """All 2^n combinations, from which main effects and interactions are estimated (a confirmatory design)."""
+
+    def cells(self) -> list[Cell]:
+        """From all of them, which is the baseline, to none."""
+        whole = self.components
+        chosen = [on for size in range(len(whole), -1, -1) for on in itertools.combinations(whole, size)]
+        return [self._case(_combination(on, whole), on) for on in chosen]
+
+
+def component(path: str) -> str:
+    """What a component is called: `contrastive` for `losses.contrastive.enabled`."""
+    return path.removesuffix(".enabled").rsplit(".", 1)[-1]
+
+
+def _combination(on: tuple[str, ...], whole: tuple[str, ...]) -> str:
+    if on == whole:
+        return "all"
+    return " + ".join(component(path) for path in on) or "none"
+
+
 LOWER_IS_BETTER = frozenset({"test/nll", "dev/nll", "test/oracle_nll"})
 """Metrics that improve downwards; all others improve upwards."""
 
@@ -103,7 +174,7 @@ class Sweep:
         name: of the MLflow experiment and of the output folder: lower-case letters, digits and underscores.
         base: the config that every cell varies.
         design: the cells at full scale.
-        baseline: the cell that the others are compared with, by its factor levels.
+        baseline: the cell that the others are compared with, by its factor levels; the design's first when None.
         seeds: how many seeds each cell gets (0, 1, ...), paired across cells.
         paper: the config of the published table, for `--scale paper`.
         demo: fewer cells, for a first look in minutes (`--scale demo`).
@@ -117,7 +188,7 @@ class Sweep:
     name: str
     base: TrialConfig
     design: Design
-    baseline: Cell
+    baseline: Cell = None  # type: ignore[assignment]  # the first cell takes its place where the sweep is made
     seeds: int = 1
     paper: TrialConfig | None = None
     demo: Design | None = None
@@ -133,11 +204,13 @@ class Sweep:
             cells = design.cells()
             for cell in cells:
                 self.base.override(cell)  # names the field that does not exist or the level it refuses
-            if self.baseline not in cells:
+            wanted = cells[0] if self.baseline is None else self.baseline
+            if wanted not in cells:
                 raise ValueError(
-                    f"Sweep {self.name}: the baseline {label(self.baseline)} is no cell of the design; "
+                    f"Sweep {self.name}: the baseline {label(wanted)} is no cell of the design; "
                     f"its cells are {'; '.join(label(cell) for cell in cells)}"
                 )
+            object.__setattr__(self, "baseline", cells[cells.index(wanted)])  # with its name, if it has one
 
 
 def factors(cell: Cell) -> dict[str, Any]:

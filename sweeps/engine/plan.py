@@ -74,6 +74,11 @@ class Plan:
         digest = hashlib.sha256(" ".join(sorted(self.distinct)).encode()).hexdigest()[:8]
         return f"{self.sweep.name}-{self.scale}-{digest}"
 
+    @functools.cached_property
+    def factors(self) -> tuple[str, ...]:
+        """Paths of the config fields that some cell sets."""
+        return tuple(dict.fromkeys(path for cell in self.cells for path in cell))
+
     @property
     def smallest_p(self) -> float:
         """The smallest p-value that an exact two-sided sign-flip test can give with these seeds, before Holm."""

@@ -279,10 +279,11 @@ class Tracker:
         self._open()
         child = self._children.get(trial.key)
         if child is None:
+            flat = flatten(trial.config)
             about = {
                 "cell": label(trial.cell),
                 "seed": trial.seed,
-                **_leaves("factor", trial.cell),
+                **{f"factor.{path}": flat[path] for path in self._plan.factors},
                 **_leaves("identity", trial.identity),
             }
             identity = {PARENT: self._parent_id, TRIAL_KEY: trial.key}

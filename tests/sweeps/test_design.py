@@ -7,7 +7,7 @@ import pytest
 
 from spt_core import recipes
 from spt_core.config import TrialConfig
-from sweeps.engine.design import Cases, Grid, Sweep, factors, label
+from sweeps.engine.design import LOSSES, AddOneIn, Cases, Factorial, Grid, LeaveOneOut, Sweep, factors, label
 from sweeps.engine.scales import SCALES, at_scale
 
 BASE = TrialConfig()
@@ -133,3 +133,57 @@ def test_cases_are_cells_with_names() -> None:
 def test_cases_that_say_nothing_are_refused(cases: dict[str, dict[str, float]], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Cases(cases)
+
+
+CONTRASTIVE, SELECTION, FUSION = LOSSES
+
+
+def levels_of(design: LeaveOneOut | AddOneIn | Factorial) -> dict[str, tuple[Any, ...]]:
+    return {label(cell): tuple(cell[path] for path in LOSSES) for cell in design.cells()}
+
+
+def test_leaving_one_out_starts_from_all() -> None:
+    assert levels_of(LeaveOneOut()) == {
+        "all": (True, True, True),
+        "without contrastive": (False, True, True),
+        "without selection": (True, False, True),
+        "without fusion": (True, True, False),
+    }
+
+
+def test_adding_one_in_starts_from_none() -> None:
+    assert levels_of(AddOneIn()) == {
+        "none": (False, False, False),
+        "only contrastive": (True, False, False),
+        "only selection": (False, True, False),
+        "only fusion": (False, False, True),
+    }
+
+
+def test_a_factorial_has_every_combination_once() -> None:
+    levels = levels_of(Factorial())
+    assert len(levels) == len(set(levels.values())) == 8
+    assert levels["all"] == (True, True, True)
+    assert levels["contrastive + fusion"] == (True, False, True)
+    assert levels["none"] == (False, False, False)
+    assert next(iter(levels)) == "all"
+
+
+@pytest.mark.parametrize("design", [LeaveOneOut, AddOneIn, Factorial])
+@pytest.mark.parametrize(
+    ("components", "message"), [((), "has no components"), ((FUSION, FUSION), "has a component twice")]
+)
+def test_components_that_make_no_design_are_refused(design: Any, components: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=rf"^{design.__name__} {message}"):
+        design(components)
+
+
+def test_a_component_that_cannot_be_switched_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"unknown field .prompts\.num_promts.: did you mean prompts\.num_prompts"):
+        make_sweep(design=LeaveOneOut(("prompts.num_promts",)), baseline=None)
+
+
+def test_without_a_baseline_it_is_the_first_cell_and_keeps_its_name() -> None:
+    assert label(make_sweep(design=LeaveOneOut(), baseline=None).baseline) == "all"
+    by_levels = make_sweep(design=Cases({"a": {K: 1}, "b": {K: 2}}), baseline={K: 2})
+    assert label(by_levels.baseline) == "b"

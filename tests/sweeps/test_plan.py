@@ -1,5 +1,6 @@
 import functools
 import pkgutil
+import runpy
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from spt_core.conversations import load
 from sweeps.engine.design import Grid, Sweep
 from sweeps.engine.plan import Plan, check_splits, expand
-from tests.conftest import tiny_config
+from tests.conftest import PROJECT, tiny_config
 
 K = "prompts.num_prompts"
 CONTRASTIVE, SELECTION, FUSION = (f"losses.{term}" for term in ("contrastive", "selection", "fusion"))
@@ -230,3 +231,17 @@ def test_a_large_plan_asks_for_data_and_model_once(plan_of: Expand, monkeypatch:
     assert len(plan.distinct) == 12
     assert sorted(asked) == ["_data_fingerprints", "backbone.resolve", *["importlib.metadata.version"] * 2]
     assert plan.distinct is plan.distinct
+
+
+@pytest.mark.parametrize("scale", ["demo", "full"])
+@pytest.mark.parametrize("path", sorted((PROJECT / "sweeps").glob("[a-z]*.py")), ids=lambda path: path.stem)
+def test_every_question_has_a_plan(path: Path, scale: str, tiny_llama: Path) -> None:
+    module = runpy.run_path(str(path))
+    question, sweep = module["__doc__"], module["SWEEP"]
+    assert question.partition("\n")[0].endswith("?")
+    assert "Prediction" in question
+    assert sweep.name == path.stem
+    plan = expand(sweep, scale=scale, device_type="cpu", settings={"backbone.name": str(tiny_llama)})
+    assert sum(cell == sweep.baseline for cell in plan.cells) == 1
+    assert len(plan.distinct) > 1
+    assert all(set(plan.factors) >= set(cell) for cell in plan.cells)
