@@ -34,6 +34,7 @@ def evaluate(config: TrialConfig, *, on_progress: Callable[[float], None] | None
 
     tokenizer = backbones.load_tokenizer(backbones.resolve(config.backbone))
     splits = load_splits(config.data, tokenizer)
+    examples = splits.scored(config.evaluation.split)
     shown = shown_examples(splits.train, num_examples=config.in_context.num_examples, seed=config.seed)
     client = openai.OpenAI(
         base_url=config.in_context.endpoint,
@@ -53,7 +54,7 @@ def evaluate(config: TrialConfig, *, on_progress: Callable[[float], None] | None
     predictions: list[Prediction] = []
     try:
         with ThreadPoolExecutor(CONCURRENT) as pool:
-            for example, raw in zip(splits.test, pool.map(ask, splits.test), strict=True):
+            for example, raw in zip(examples, pool.map(ask, examples), strict=True):
                 predictions.append(
                     Prediction.of(
                         example,
@@ -66,12 +67,14 @@ def evaluate(config: TrialConfig, *, on_progress: Callable[[float], None] | None
                     )
                 )
                 if on_progress is not None:
-                    on_progress(len(predictions) / len(splits.test))
+                    on_progress(len(predictions) / len(examples))
     except openai.OpenAIError as error:
         raise ValueError(
             f"in_context.endpoint = {config.in_context.endpoint!r}: {type(error).__name__}: {error}; is the server up, "
             f"does it serve {config.in_context.endpoint_model!r}, and is OPENAI_API_KEY set if it asks for one?"
         ) from error
+    if not predictions:
+        return Evaluation({}, [])
     return Evaluation(summarise(predictions, bert_encoder=config.evaluation.bert_encoder), predictions)
 
 

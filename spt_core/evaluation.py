@@ -145,6 +145,8 @@ def evaluate(
         seed: of the controls' random choices.
         on_progress: called on every worker alike with the share done, 0 to 1.
     """
+    if not examples:
+        return Evaluation({}, [])
     own: list[tuple[int, Prediction]] = []
     done = 0
     for indices in by_length(examples, batch_size=config.batch_size):
@@ -187,22 +189,25 @@ def summarise(predictions: list[Prediction], *, bert_encoder: str | None) -> dic
 
     Returns:
         `test/...` on cut replies, `raw/...` on uncut ones, `human/...` on the references at the same n; shares are
-        in percent, NLLs in nats per response token. `persona_...` is the overlap of a reply with its persona (Table 5).
+        in percent, NLLs in nats per response token. `persona_...` is the overlap of a reply with its persona (Table 5),
+        `dist_gap` how far DIST_AVG is from that of the references.
     """
     replies = [prediction.prediction for prediction in predictions]
     raw = [prediction.raw_prediction for prediction in predictions]
     references = [prediction.reference for prediction in predictions]
     personas = [prediction.persona for prediction in predictions]
+    scores = text_metrics.score(replies, references, bert_encoder=bert_encoder)
     human = text_metrics.score(references, references)
     cuts = {name: sum(p.cut_by == name for p in predictions) for name in text_metrics.CUT_NAMES}
     return {
-        **{f"test/{name}": v for name, v in text_metrics.score(replies, references, bert_encoder=bert_encoder).items()},
+        **{f"test/{name}": value for name, value in scores.items()},
         **{f"raw/{name}": v for name, v in text_metrics.score(raw, references).items()},
         **{f"test/{name}": v for name, v in text_metrics.persona_overlap(replies, personas).items()},
         **{f"human/{name}": human[name] for name in ("dist_1", "dist_2", "dist_avg")},
         **{f"human/{name}": v for name, v in text_metrics.persona_overlap(references, personas).items()},
         "human/mean_length": text_metrics.mean_length(references),
         "human/emoji_rate": text_metrics.emoji_rate(references),
+        "test/dist_gap": abs(scores["dist_avg"] - human["dist_avg"]),
         "test/mean_length": text_metrics.mean_length(replies),
         "raw/mean_length": text_metrics.mean_length(raw),
         "test/emoji_rate": text_metrics.emoji_rate(replies),

@@ -207,6 +207,8 @@ class OptimConfig(Part):
 class EvaluationConfig(Part):
     """When dev is scored and by what the checkpoint is chosen, and how the test responses are decoded and scored."""
 
+    split: Literal["test", "dev", "none"] = "test"
+    """What is decoded and scored at the end. A search decodes dev or nothing: test is not for choosing."""
     every_steps: int | None = Field(None, ge=1)
     """Score dev every so many steps, beside the start, the end of each epoch and the end."""
     select_by: SELECT_BY = "nll"

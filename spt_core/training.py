@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -51,6 +51,10 @@ class Splits:
     train: list[Example]
     dev: list[Example]
     test: list[Example]
+
+    def scored(self, split: Literal["test", "dev", "none"]) -> list[Example]:
+        """The examples that `evaluation.split` names."""
+        return {"test": self.test, "dev": self.dev, "none": []}[split]
 
 
 def load_splits(data: DataConfig, tokenizer: Any) -> Splits:

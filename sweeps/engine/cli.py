@@ -16,6 +16,7 @@ from spt_core.recipes import RECIPES
 from sweeps.engine.chat_cli import EPILOG as CHAT_EPILOG
 from sweeps.engine.chat_cli import chat
 from sweeps.engine.design import Sweep, label
+from sweeps.engine.exploration import Search
 from sweeps.engine.human_eval_cli import app as human_eval
 from sweeps.engine.refusal import BAD_INPUT, FAILED_TRIALS, INTERRUPTED, refusing_bad_input
 from sweeps.engine.scales import SCALES
@@ -82,6 +83,11 @@ def _command(sweep: Sweep, question: str, *, program: str) -> typer.Typer:
             ),
         ] = None,
         seeds: Annotated[int | None, typer.Option(help="Seeds a cell, paired across cells.")] = None,
+        objectives: Annotated[
+            list[str] | None,
+            typer.Option("--objective", help="What a search is for, a dev metric such as dev/f1; may be repeated."),
+        ] = None,
+        trials: Annotated[int | None, typer.Option(help="Distinct trials of a search.")] = None,
         steps: Annotated[int | None, typer.Option(help="Optimisation steps a trial, at most.")] = None,
         workers: Annotated[int, typer.Option(help="Ray Train workers a trial; 0 trains in the Tune process.")] = 1,
         cpus_per_worker: Annotated[int | None, typer.Option(help="CPUs and threads of each worker.")] = None,
@@ -114,6 +120,7 @@ def _command(sweep: Sweep, question: str, *, program: str) -> typer.Typer:
                 model=model,
                 settings=values,
                 seeds=seeds,
+                search={"objectives": tuple(objectives) if objectives else None, "num_trials": trials},
                 resources={
                     "workers": workers,
                     "cpus_per_worker": cpus_per_worker,
@@ -139,6 +146,7 @@ def _run(
     model: str | None,
     settings: dict[str, Any],
     seeds: int | None,
+    search: dict[str, Any],
     resources: dict[str, Any],
     output: Path,
     tracking_uri: str | None,
@@ -153,7 +161,7 @@ def _run(
     from sweeps.engine import plan as planning
     from sweeps.engine import runner
 
-    sweep = _asked(sweep, question, model)
+    sweep = _asked(sweep, question, model, {name: value for name, value in search.items() if value is not None})
     if model is not None and model not in RECIPES:
         settings = {"backbone.name": _absolute(model), **settings}
     settings = {name: _absolute(v) if name in _SOURCES else v for name, v in settings.items()}
@@ -175,8 +183,12 @@ def _run(
     from sweeps.engine import report, tracking
 
     tracking.check(uri)
-    fitted = runner.fit_resources(asked, num_trials=max(1, len(plan.distinct) - len(found)))
+    waiting = len(plan.distinct) - len(found)
+    if plan.exploration is not None:
+        waiting += plan.exploration.design.num_trials
+    fitted = runner.fit_resources(asked, num_trials=max(1, waiting))
     outcome = runner.execute(plan, resources=fitted, places=places, tracking_uri=uri, console=console, verbose=verbose)
+    plan = outcome.plan
     console.print()
     console.print(report.terminal_table(plan, outcome.results))
     console.print(report.verdict(plan, outcome.results), highlight=False, markup=False)
@@ -187,6 +199,8 @@ def _run(
         console.print(f"{name:>8}  {value}", highlight=False, markup=False, soft_wrap=True)
     for missing in outcome.undelivered:
         console.print(f"MLflow has not got: {missing}; running this again delivers it", markup=False)
+    if outcome.gave_up:
+        console.print(f"the search ended early: {outcome.gave_up}", markup=False)
     if outcome.interrupted:
         console.print("interrupted: what finished is kept; run the same command again to go on", markup=False)
         return INTERRUPTED
@@ -208,10 +222,16 @@ def _show_log(console: Console) -> None:
 _SOURCES = frozenset({"data.train", "data.test", "backbone.name"})
 
 
-def _asked(sweep: Sweep, question: str, model: str | None) -> Sweep:
-    """The sweep with its question, on the recipe that `--model` names, if it names one."""
+def _asked(sweep: Sweep, question: str, model: str | None, search: dict[str, Any]) -> Sweep:
+    """The sweep with its question, on the recipe that `--model` names, searching as it was told to."""
     from dataclasses import replace
 
+    if search:
+        if not isinstance(sweep.design, Search):
+            raise ValueError(f"--objective and --trials are for a search, and {sweep.name} states its cells: drop them")
+        designs = {"design": sweep.design, "demo": sweep.demo}
+        changed: dict[str, Any] = {n: replace(d, **search) for n, d in designs.items() if isinstance(d, Search)}
+        sweep = replace(sweep, **changed)
     base = RECIPES[model]() if model in RECIPES else sweep.base
     return replace(sweep, question=question, base=base, paper=base if model in RECIPES else sweep.paper)
 
@@ -240,6 +260,18 @@ def _parse_settings(settings: list[str]) -> dict[str, Any]:
 
 def _print_plan(console: Console, plan: Any, *, found: set[str], everything: bool) -> None:
     """What will run, before it does."""
+    if plan.exploration is not None:
+        design = plan.exploration.design
+        console.print(
+            f"{plan.sweep_id}: a search of {design.num_trials} trials in {len(design.space)} dimensions for "
+            f"{' and '.join(design.objectives)}, then the best {design.confirm} beside the base on test",
+            highlight=False,
+            markup=False,
+        )
+        if everything:
+            for path, distribution in design.space.items():
+                given = f"  if {' and '.join(design.only_if[path])}" if path in design.only_if else ""
+                console.print(f"  {path:<32} {distribution}{given}", highlight=False, markup=False)
     to_run = len(plan.distinct) - len(found)
     seeds = f"{len(plan.seeds)} seed{'s' if len(plan.seeds) > 1 else ''}"
     same = len(plan.trials) - len(plan.distinct)

@@ -162,8 +162,9 @@ def _combination(on: tuple[str, ...], whole: tuple[str, ...]) -> str:
     return " + ".join(component(path) for path in on) or "none"
 
 
-LOWER_IS_BETTER = frozenset({"test/nll", "dev/nll", "test/oracle_nll"})
-"""Metrics that improve downwards; all others improve upwards."""
+def is_lower_better(metric: str) -> bool:
+    """Whether a metric improves downwards: an NLL, or a distance from the human replies."""
+    return metric.endswith(("nll", "_gap"))
 
 
 @dataclass(frozen=True)

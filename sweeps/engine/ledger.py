@@ -22,7 +22,7 @@ from typing import Any, Literal
 import psutil
 import sqlalchemy as sa
 
-State = Literal["running", "finished", "failed", "interrupted"]
+State = Literal["running", "finished", "failed", "interrupted", "pruned"]
 
 LEASE_SECONDS = 60.0
 """How long a claim outlives its last heartbeat."""
@@ -97,9 +97,9 @@ class Ledger:
             owner: any string that no other run of a driver uses; of `owner_here`, others can tell when it is dead.
 
         Returns:
-            True if the owner now holds the trial: it was unknown, failed, interrupted, left by an owner whose lease
-            ran out or who is seen to be dead, or already this owner's. False if it is finished, or somebody else is
-            running it.
+            True if the owner now holds the trial: it was unknown, failed, interrupted, pruned, left by an owner whose
+            lease ran out or who is seen to be dead, or already this owner's. False if it is finished, or somebody else
+            is running it.
         """
         now = self._clock()
         held = {"state": "running", "owner": owner, "heartbeat": now, "metrics": None, "error": None}
@@ -141,6 +141,10 @@ class Ledger:
         """Record that a trial was interrupted: claimable at once. False as for `finish`."""
         return self._update_claimed(key, owner, {"state": "interrupted"})
 
+    def prune(self, key: str, *, owner: str) -> bool:
+        """Record that a search stopped a trial early; who wants it in full may claim it. False as for `finish`."""
+        return self._update_claimed(key, owner, {"state": "pruned"})
+
     def entries(self, keys: Collection[str]) -> dict[str, Entry]:
         """What is known of some trials, by key; those never claimed are absent. Any number of keys."""
         found = {}
@@ -159,6 +163,10 @@ class Ledger:
         row = _TABLE.c
         dropped = (row.state != "running") | (row.heartbeat < self._clock() - self.lease)
         return sum(self._changes(_TABLE.delete().where(row.key.in_(chunk), dropped)) for chunk in _chunks(keys))
+
+    def is_silent(self, entry: Entry) -> bool:
+        """Whether its owner has said nothing for longer than a lease."""
+        return entry.heartbeat < self._clock() - self.lease
 
     def close(self) -> None:
         """Give the connections back. The ledger opens new ones if it is used again."""

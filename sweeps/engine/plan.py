@@ -4,15 +4,19 @@ import functools
 import hashlib
 import importlib.metadata
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from spt_core import NUMERICS_VERSION, backbone, conversations
 from spt_core.config import TrialConfig
 from spt_core.fields import BackboneConfig, DataConfig
-from sweeps.engine.design import Cell, Sweep, label
+from sweeps.engine.design import Case, Cell, Sweep, label
+from sweeps.engine.exploration import Search
 from sweeps.engine.scales import at_scale
+
+SEARCH_SEED = 1000
+"""Of the trials of a search: no cell has it, so what was tuned on is not what is compared."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,38 @@ class Trial:
 
 
 @dataclass(frozen=True)
+class Exploration:
+    """What a search explores, from which base.
+
+    Attributes:
+        design: space, objectives and budget.
+        base: of this scale, with its settings; the search's trials score what the design says and never test.
+        device_type: where the trials will run.
+    """
+
+    design: Search
+    base: TrialConfig
+    device_type: str
+
+    def trial(self, params: Mapping[str, Any]) -> Trial:
+        """The trial that a proposal stands for.
+
+        Raises:
+            ValueError: the proposal is no config (all that trains the prompts is off, say); says why.
+        """
+        scored = {"evaluation.split": self.design.split, "seed": SEARCH_SEED}
+        (trial,) = _trials(self.base.override(scored), [Case("", params)], [SEARCH_SEED], self.device_type)
+        return replace(trial, cell=Case(f"search {trial.key[:8]}", params))
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Of all that makes two searches one: raising the number of trials goes on with the same search."""
+        design = self.design
+        told = (design.space, design.only_if, design.objectives, design.sampler, design.pruner, self.trial({}).key)
+        return hashlib.sha256(repr(told).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
 class Plan:
     """A sweep expanded.
 
@@ -52,6 +88,7 @@ class Plan:
         cells: in the order of the table.
         seeds: paired across cells.
         trials: one for each cell and seed, cells outermost; some may share a key.
+        exploration: the search that finds the cells beside the base; None for a design that states its cells.
     """
 
     sweep: Sweep
@@ -59,6 +96,7 @@ class Plan:
     cells: tuple[Cell, ...]
     seeds: tuple[int, ...]
     trials: tuple[Trial, ...]
+    exploration: Exploration | None = None
 
     @functools.cached_property
     def distinct(self) -> dict[str, Trial]:
@@ -71,8 +109,17 @@ class Plan:
     @functools.cached_property
     def sweep_id(self) -> str:
         """Name, scale and a hash of the set of trials: the same plan is the same sweep, found again by a resume."""
-        digest = hashlib.sha256(" ".join(sorted(self.distinct)).encode()).hexdigest()[:8]
-        return f"{self.sweep.name}-{self.scale}-{digest}"
+        digest = hashlib.sha256(" ".join(sorted(self.distinct)).encode()).hexdigest()
+        if self.exploration is not None:  # whose cells are not known before it has run
+            digest = self.exploration.digest
+        return f"{self.sweep.name}-{self.scale}-{digest[:8]}"
+
+    def confirming(self, found: Sequence[Mapping[str, Any]]) -> "Plan":
+        """The plan after its search: the base and what was found, best first, as cells on every seed."""
+        assert self.exploration is not None
+        cells = (self.cells[0], *(Case(f"best {rank}", params) for rank, params in enumerate(found, start=1)))
+        trials = _trials(self.exploration.base, cells, self.seeds, self.exploration.device_type)
+        return replace(self, cells=cells, trials=tuple(trials))
 
     @functools.cached_property
     def factors(self) -> tuple[str, ...]:
@@ -117,6 +164,22 @@ def expand(
         raise ValueError(f"--seeds {seeds}: it should be at least 1")
     base = base.override(settings)
     each_seed = tuple(range(seeds or default_seeds))
+    trials = _trials(base, cells, each_seed, device_type)
+    exploration = Exploration(design, base, device_type) if isinstance(design, Search) else None
+    if exploration is not None:
+        _check_space(base, exploration.design.space)
+    return Plan(sweep, scale, cells, each_seed, tuple(trials), exploration)
+
+
+def _check_space(base: TrialConfig, space: Mapping[str, Any]) -> None:
+    """Name a field that does not exist, or an end of a range that its field refuses, before anything runs."""
+    for path, distribution in space.items():
+        ends = getattr(distribution, "choices", None) or (distribution.low, distribution.high)
+        for end in ends:
+            base.override({path: end})
+
+
+def _trials(base: TrialConfig, cells: Sequence[Cell], seeds: Sequence[int], device_type: str) -> list[Trial]:
     # Asked once for each backbone and data of this plan, not for each cell; a later plan sees files that changed.
     identity_of = functools.cache(functools.partial(_identity, device_type))
     trials = []
@@ -124,10 +187,10 @@ def expand(
         varied = base.override(cell)
         canonical = varied.canonical().model_copy(update={"compute": varied.compute})
         identity = identity_of(varied.backbone, varied.data)
-        for seed in each_seed:
+        for seed in seeds:
             config = canonical.model_copy(update={"seed": seed})
             trials.append(Trial(config.key(**identity), cell, config, identity))
-    return Plan(sweep, scale, cells, each_seed, tuple(trials))
+    return trials
 
 
 def _identity(device_type: str, model: BackboneConfig, data: DataConfig) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from sweeps.engine.plan import Trial
 
 PLAIN_SECONDS = 15.0
 """Seconds between two plain lines of one trial."""
-_DONE = frozenset({"finished", "reused", "failed"})
+_DONE = frozenset({"finished", "reused", "failed", "pruned"})
 
 
 class _Line:
@@ -81,6 +81,10 @@ class View:
     ) -> None:
         if self._console.is_terminal:
             self._live.stop()
+
+    def add(self, trial: Trial) -> None:
+        """A trial that was not known when the sweep began."""
+        self._lines.setdefault(trial.key, _Line(trial))
 
     def start(self, key: str) -> None:
         """A trial was handed to a worker."""

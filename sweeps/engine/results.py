@@ -1,11 +1,12 @@
 """What is known of one trial once it ended, and the files that it leaves in its folder."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-State = Literal["finished", "failed", "interrupted"]
+State = Literal["finished", "failed", "interrupted", "pruned"]
 
 CONFIG = "config.json"
 """The config as it ran, nested."""
@@ -29,7 +30,8 @@ class TrialResult:
 
     Attributes:
         key: of the trial.
-        state: `finished` at full budget; `failed` for good, with `error`; `interrupted`, which a resume goes on with.
+        state: `finished` at full budget; `failed` for good, with `error`; `interrupted`, which a resume goes on with;
+            `pruned`, when a search stopped it early.
         metrics: final metrics by name, such as `test/f1`; empty unless finished.
         folder: where its files are.
         reused: it had finished before this run of the sweep.
@@ -42,3 +44,11 @@ class TrialResult:
     folder: Path
     reused: bool = False
     error: str | None = None
+
+
+def origin_of(result: TrialResult) -> str:
+    """The sweep that ran a trial; empty where its folder does not say."""
+    try:
+        return str(json.loads((result.folder / ENVIRONMENT).read_text()).get("sweep", ""))
+    except (OSError, json.JSONDecodeError):
+        return ""

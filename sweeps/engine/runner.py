@@ -4,8 +4,8 @@ import logging
 import os
 import shutil
 import socket
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from sweeps.engine.ledger import Entry, Ledger, owner_here
 from sweeps.engine.plan import Plan, Trial
 from sweeps.engine.progress import View
 from sweeps.engine.results import TrialResult
-from sweeps.engine.trial import Job, supervise
+from sweeps.engine.trial import PERCENT, Job, supervise
 
 OBJECTIVE = "dev/nll"
 """What a study records of each trial: never a test metric."""
@@ -29,6 +29,8 @@ _GIB_A_TRIAL = 3.0
 """Memory that decides how many CPU trials run at once when nobody says; SmolLM2-135M at K = 4 peaks near it."""
 _SUPERVISOR_CPU = 0.01
 _REACH_SECONDS = 5.0
+_HEAD = "node:__internal_head__"
+"""Resource that Ray gives to the head node alone."""
 
 
 @dataclass(frozen=True)
@@ -80,9 +82,9 @@ class Places:
         return (self.output / "mlartifacts").as_uri()
 
     @property
-    def studies(self) -> Path:
-        """Optuna's studies."""
-        return self.output / "optuna.db"
+    def studies(self) -> str:
+        """URL of Optuna's studies."""
+        return f"sqlite:///{self.output / 'optuna.db'}"
 
     @property
     def checkpoints(self) -> Path:
@@ -149,16 +151,20 @@ class Outcome:
     """How a run of a sweep ended.
 
     Attributes:
+        plan: with the cells that a search found, if there was one.
         results: how each distinct trial ended, by key.
         report: the HTML file.
         interrupted: Ctrl-C came; the trials without a result wait for the next run.
         undelivered: what MLflow has not got yet; the next run of the sweep delivers it.
+        gave_up: why a search ended before its budget was spent; None if it did not.
     """
 
+    plan: Plan
     results: dict[str, TrialResult]
     report: Path
     interrupted: bool
     undelivered: tuple[str, ...]
+    gave_up: str | None = None
 
 
 def execute(
@@ -180,46 +186,58 @@ def execute(
     from sweeps.engine import report, tracking
     from sweeps.engine.watching import Watcher
 
-    ledger = Ledger(places.ledger)
-    found = recall(plan, places)
-    # The dearest first: the trials that end last are then short, and no core waits long.
-    pending = sorted((t for key, t in plan.distinct.items() if key not in found), key=_cost, reverse=True)
-    owner = owner_here()
+    ledger, owner = Ledger(places.ledger), owner_here()
     artifacts = places.artifacts if tracking_uri == places.tracking else None
     facts = {**provenance.facts(), "tracking": tracking.redact(tracking_uri)}
     tracker = tracking.Tracker(tracking_uri, plan=plan, artifacts=artifacts, facts=facts, ledger=ledger)
-    interrupted, torn = False, set[str]()
+    interrupted, torn, gave_up = False, set[str](), None
     with tracker:
-        with View(console, trials=list(plan.distinct.values())) as view:
-            for key, result in found.items():
-                view.end(key, "reused")
-                tracker.finish(plan.distinct[key], result)
-            if pending:
-                jobs = [
-                    (trial, _job(trial, plan, places, resources, owner=owner, verbose=verbose)) for trial in pending
-                ]
-                watcher = Watcher(plan, places, ledger, view, tracker)
-                view.announce("starting Ray")
-                interrupted = _tune(plan, jobs, resources, places, watcher=watcher, verbose=verbose)
-                for trial in pending:
-                    ledger.release(trial.key, owner=owner)
-                    if interrupted and trial.key not in watcher.ended:
-                        torn.add(trial.key)
-        results = found | _results(ledger.entries([trial.key for trial in pending]), places)
+        with View(console, trials=list(plan.distinct.values())) as view, ExitStack() as stack:
+            watcher = Watcher(plan, places, ledger, view, tracker)
+            tuning = _Tuning(
+                plan,
+                resources=resources,
+                places=places,
+                ledger=ledger,
+                owner=owner,
+                watcher=watcher,
+                verbose=verbose,
+                stack=stack,
+            )
+            try:
+                if plan.exploration is not None:
+                    gave_up = tuning.explore(lambda trial, entry: watcher.reuse(trial, result_of(entry, places)))
+                    plan = watcher.plan = plan.confirming(tuning.best())
+                    for trial in plan.distinct.values():
+                        watcher.add(trial)
+                    tracker.replan(plan)
+                found = recall(plan, places)
+                for key, result in found.items():
+                    watcher.reuse(plan.distinct[key], result)
+                # The dearest first: the trials that end last are then short, and no core waits long.
+                pending = [trial for key, trial in plan.distinct.items() if key not in found]
+                tuning.run(sorted(pending, key=_cost, reverse=True))
+            except KeyboardInterrupt:
+                interrupted = True
+        for trial in watcher.trials.values():
+            ledger.release(trial.key, owner=owner)
+            if interrupted and trial.key not in watcher.ended:
+                torn.add(trial.key)
+        results = _results(ledger.entries(list(watcher.trials)), places, reused=watcher.reused)
         for key in torn & results.keys():
             # What a trial says while it is being torn down (its workers are gone) is not how it ended.
             if results[key].state != "finished":
                 results[key] = replace(results[key], state="interrupted", error=None)
-            tracker.finish(plan.distinct[key], results[key])
+            tracker.finish(watcher.trials[key], results[key])
         page = report.write(plan, results, places.report(plan), facts=facts)
         if not interrupted:
             tracker.summarise(places.report(plan), _summary(plan, results))
         undelivered = tracker.close(timeout=60)
-    return Outcome(results, page, interrupted, undelivered)
+    return Outcome(plan, results, page, interrupted, undelivered, gave_up)
 
 
-def _results(entries: Mapping[str, Entry], places: Places) -> dict[str, TrialResult]:
-    return {key: result_of(entry, places) for key, entry in entries.items()}
+def _results(entries: Mapping[str, Entry], places: Places, *, reused: set[str]) -> dict[str, TrialResult]:
+    return {key: replace(result_of(entry, places), reused=key in reused) for key, entry in entries.items()}
 
 
 def result_of(entry: Entry, places: Places) -> TrialResult:
@@ -292,41 +310,129 @@ def fit_resources(resources: Resources, *, num_trials: int) -> Resources:
     return replace(resources, concurrency=concurrency, cpus_per_worker=cpus)
 
 
-def _tune(
-    plan: Plan,
-    jobs: Sequence[tuple[Trial, Job]],
-    resources: Resources,
-    places: Places,
-    *,
-    watcher: Any,
-    verbose: bool,
-) -> bool:
-    """Hand the jobs to Ray Tune and come back when all ended, or after Ctrl-C; whether it was that."""
-    with suppress(KeyboardInterrupt), _ray(verbose=verbose) as cluster:
-        _refuse_impossible(resources, cluster)
-        from ray import tune
+class _Tuning:
+    """The rounds of one sweep through Ray Tune, on one Ray that is started when the first of them has work.
 
+    Args:
+        plan: the sweep, before its search.
+        resources: of each trial.
+        places: where files go.
+        ledger: the truth.
+        owner: of this driver's claims.
+        watcher: Tune's callback.
+        verbose: let Ray say what it does.
+        stack: what Ray is ended with.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        resources: Resources,
+        places: Places,
+        ledger: Ledger,
+        owner: str,
+        watcher: Any,
+        verbose: bool,
+        stack: ExitStack,
+    ) -> None:
+        self._plan, self._resources, self._places, self._ledger = plan, resources, places, ledger
+        self._owner, self._watcher, self._verbose, self._stack = owner, watcher, verbose, stack
+
+    def run(self, pending: Sequence[Trial]) -> None:
+        """The given trials, at full budget."""
+        if not pending:
+            return
+        self._start()
         from sweeps.engine.search import PlannedSearch
 
+        jobs = [(trial, self._job(trial)) for trial in pending]
+        planned = PlannedSearch(
+            self._watcher.plan, jobs, metric=OBJECTIVE, storage=self._places.studies, ledger=self._ledger
+        )
+        self._tune(planned, num_samples=len(jobs))
+
+    def explore(self, answered: Callable[[Trial, Entry], None]) -> str | None:
+        """The trials of the plan's search; why it ended before its budget was spent, if it did."""
+        from ray.tune.schedulers import ASHAScheduler
+
+        from sweeps.engine import search
+
+        exploration = self._plan.exploration
+        assert exploration is not None
+        design = exploration.design
+        source = search.StudySearch(
+            self._plan,
+            storage=self._places.studies,
+            ledger=self._ledger,
+            owner=self._owner,
+            job_of=self._job,
+            proposed=self._watcher.add,
+            answered=answered,
+        )
+        if len(search.keys(source.study)) < design.num_trials:
+            self._start()
+            scheduler = None
+            if design.pruner is not None:
+                scheduler = ASHAScheduler(
+                    time_attr=PERCENT,
+                    metric=OBJECTIVE,
+                    mode="min",
+                    max_t=99,  # no rung at the end: a trial that is trained is scored
+                    grace_period=design.pruner.grace_percent,
+                    reduction_factor=design.pruner.reduction_factor,
+                    stop_last_trials=False,
+                )
+            self._tune(source, num_samples=-1, scheduler=scheduler)
+        return source.gave_up
+
+    def best(self) -> list[Mapping[str, Any]]:
+        """Params of what the search found, best first."""
+        from sweeps.engine import search
+
+        assert self._plan.exploration is not None
+        return search.found(search.study_of(self._plan, self._places.studies), self._plan.exploration)
+
+    def _start(self) -> None:
+        import ray
+
+        if not ray.is_initialized():
+            self._watcher.announce("starting Ray")
+        self._places.output.mkdir(parents=True, exist_ok=True)
+        cluster = self._stack.enter_context(_ray(verbose=self._verbose))
+        _refuse_impossible(self._resources, cluster)
+
+    def _job(self, trial: Trial) -> Job:
+        return _job(trial, self._plan, self._places, self._resources, owner=self._owner, verbose=self._verbose)
+
+    def _tune(self, source: Any, *, num_samples: int, scheduler: Any = None) -> None:
+        """Hand out what the source has, and come back when all of it ended."""
+        from ray import tune
+
+        resources, places = self._resources, self._places
         in_process = resources.workers == 0
         share = {"CPU": float(resources.cpus_per_worker or 1), "GPU": resources.gpus_per_worker or 0.0}
-        bundle = share if in_process else {"CPU": _SUPERVISOR_CPU}
+        # A supervisor stays with the driver, so that no other node that is lost takes it along.
+        bundle = share if in_process else {"CPU": _SUPERVISOR_CPU, _HEAD: _SUPERVISOR_CPU}
         tuner = tune.Tuner(
             tune.with_resources(supervise, tune.PlacementGroupFactory([bundle])),
             tune_config=tune.TuneConfig(
-                search_alg=PlannedSearch(plan, jobs, metric=OBJECTIVE, storage=places.studies),
-                num_samples=len(jobs),
+                search_alg=source,
+                scheduler=scheduler,
+                num_samples=num_samples,
                 max_concurrent_trials=resources.concurrency,
-                reuse_actors=in_process,  # with Train trials it was seen to deadlock
+                # With Train trials it was seen to deadlock, and a trial that is stopped leaves its actor busy.
+                reuse_actors=in_process and scheduler is None,
                 trial_dirname_creator=lambda trial: str(trial.trial_id),  # by default it spells out the config
             ),
             run_config=tune.RunConfig(
-                name=plan.sweep_id, storage_path=str(places.output / "tune"), callbacks=[watcher], verbose=0
+                name=self._plan.sweep_id,
+                storage_path=str(places.output / "tune"),
+                callbacks=[self._watcher],
+                verbose=0,
             ),
         )
         tuner.fit()
-        return False
-    return True
 
 
 def _refuse_impossible(resources: Resources, cluster: Mapping[str, float]) -> None:

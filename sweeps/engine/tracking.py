@@ -55,6 +55,8 @@ COMPLETE = "spt.complete"
 """Tag of a child, set last: all there is of a finished trial has arrived."""
 REUSED = "spt.reused"
 """Tag of a child made from the folder of a trial that had finished before this sweep asked for it."""
+STATE = "spt.state"
+"""Tag of a child that ended: how, as the ledger says it (MLflow has no word for a trial that a search stopped)."""
 ERROR = "spt.error"
 """Tag of a child that failed: why."""
 PARENT = "mlflow.parentRunId"
@@ -68,7 +70,7 @@ _TRIAL_FILES = (
     results.HISTORY,
     results.METRICS,
 )
-_STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
+_STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED", "pruned": "KILLED"}
 _PARAM_LENGTH, _TAG_LENGTH = 6000, 5000
 _PARAMS_A_BATCH, _METRICS_A_BATCH, _RUNS_A_PAGE = 100, 1000, 1000
 
@@ -115,7 +117,6 @@ class Tracker:
     ) -> None:
         self._uri, self._plan, self._artifacts, self._facts = uri, plan, artifacts, dict(facts)
         self._ledger, self._owner = ledger, owner_here()
-        self._trials = plan.distinct
         self._waiting: defaultdict[str, list[_Moment]] = defaultdict(list)
         self._ended = False
         self._missing: tuple[str, ...] | None = None
@@ -142,10 +143,9 @@ class Tracker:
         """
         self._outbox.add(f"start of {trial.label}", partial(self._begin, trial, _now()))
 
-    def progress(self, key: str, row: Mapping[str, float]) -> None:
-        """Metrics of one moment of the trial of that key; `row` has `step` and `seconds` beside them."""
-        trial = self._trials[key]
-        self._waiting[key].append(_moment(row))
+    def progress(self, trial: Trial, row: Mapping[str, float]) -> None:
+        """Metrics of one moment of a trial; `row` has `step` and `seconds` beside them."""
+        self._waiting[trial.key].append(_moment(row))
         self._outbox.add(f"progress of {trial.label}", partial(self._progress, trial, _now()))
 
     def finish(self, trial: Trial, result: TrialResult) -> None:
@@ -156,6 +156,10 @@ class Tracker:
         """`finish` for trials that ended before: MLflow gets what it lacks, for one query if it lacks nothing."""
         for trial, result in ended:
             self.finish(trial, result)
+
+    def replan(self, plan: Plan) -> None:
+        """The sweep as a search left it: with its best configs as cells."""
+        self._outbox.add("the plan", partial(self._replan, plan))
 
     def summarise(self, folder: Path, metrics: Mapping[str, float]) -> None:
         """The sweep ended: the files of its report and its main figures go to the parent, which is FINISHED.
@@ -211,11 +215,19 @@ class Tracker:
         note = {"mlflow.note.content": plan.sweep.question} if plan.sweep.question else {}
         for name, value in {**self._facts, **note}.items():
             self._client.set_tag(run_id, name, _text(value, _TAG_LENGTH))
-        self._client.log_text(run_id, redact(json.dumps(_outline(plan), indent=2, default=str)), "plan.json")
+        self._log_plan(run_id)
         self._client.update_run(run_id, status="RUNNING")
         for run in self._search({PARENT: run_id}):
             self._children.setdefault(run.data.tags.get(TRIAL_KEY, ""), _Child(run))
         self._parent_id = run_id
+
+    def _log_plan(self, run_id: str) -> None:
+        self._client.log_text(run_id, redact(json.dumps(_outline(self._plan), indent=2, default=str)), "plan.json")
+
+    def _replan(self, plan: Plan) -> None:
+        self._open()
+        self._plan = plan
+        self._log_plan(self._parent_id)
 
     def _begin(self, trial: Trial, started: int) -> None:
         child = self._find_or_make_child(trial, started)
@@ -247,6 +259,7 @@ class Tracker:
             self._client.set_tag(child.id, ERROR, _text(result.error or "", _TAG_LENGTH))
             child.has_error = True
         self._client.set_terminated(child.id, _STATUS[result.state], end_time=ended)
+        self._client.set_tag(child.id, STATE, result.state)
         if result.state == "finished":
             self._client.set_tag(child.id, COMPLETE, "true")
             child.complete = True

@@ -17,6 +17,8 @@ FINAL = "final"
 """Metric that marks the last report of a trial: completion is this mark, never a count of iterations."""
 ELSEWHERE = "elsewhere"
 """Metric that marks a report of a trial that another driver is running."""
+PERCENT = "percent"
+"""Metric of a row: the share of the training budget that is spent, by which early stopping compares trials."""
 WORKER_RETRIES = 3
 """How often a lost worker is replaced before its trial fails."""
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from sweeps.engine.design import LOWER_IS_BETTER
+from sweeps.engine.design import is_lower_better
 from sweeps.engine.findings import CellSummary, Comparison, compare, is_number, summarise
 from sweeps.engine.plan import Plan
 from sweeps.engine.results import TrialResult
@@ -111,13 +111,13 @@ def _rank(summary: CellSummary, metric: str) -> float:
     assert value is not None
     if "dist_" in metric and human is not None:
         return abs(value - human)
-    return value if metric in LOWER_IS_BETTER else -value
+    return value if is_lower_better(metric) else -value
 
 
 def _direction(metric: str) -> str:
     if "dist_" in metric:
         return "nearer to the human replies is better"
-    return "lower is better" if metric in LOWER_IS_BETTER else "higher is better"
+    return "lower is better" if is_lower_better(metric) else "higher is better"
 
 
 def _span(interval: Interval) -> str:

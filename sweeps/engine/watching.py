@@ -1,13 +1,15 @@
 """Passes what happens to a sweep's Tune trials on to the person watching and to MLflow."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from ray.tune import Callback
 
 from sweeps.engine.ledger import Ledger
-from sweeps.engine.plan import Plan
+from sweeps.engine.plan import Plan, Trial
 from sweeps.engine.progress import View
+from sweeps.engine.results import TrialResult, origin_of
 from sweeps.engine.runner import Places, result_of
 from sweeps.engine.tracking import Tracker
 from sweeps.engine.trial import ELSEWHERE, FINAL
@@ -26,13 +28,34 @@ class Watcher(Callback):
         tracker: MLflow's.
 
     Attributes:
+        plan: the sweep; once its search has ended, with the cells that it found.
+        trials: all that are known so far, by key.
+        reused: keys of those that had finished before.
         ended: keys of the trials that ended while the sweep went on.
     """
 
     def __init__(self, plan: Plan, places: Places, ledger: Ledger, view: View, tracker: Tracker) -> None:
-        self._trials = plan.distinct
+        self.plan = plan
+        self.trials = dict(plan.distinct)
+        self.reused: set[str] = set()
         self._places, self._ledger, self._view, self._tracker = places, ledger, view, tracker
         self.ended: set[str] = set()
+
+    def add(self, trial: Trial) -> None:
+        """A trial that a search proposes or found."""
+        self.trials[trial.key] = trial
+        self._view.add(trial)
+
+    def reuse(self, trial: Trial, result: TrialResult) -> None:
+        """A trial had finished before; it says in which sweep, where that was another."""
+        self.reused.add(trial.key)
+        origin = origin_of(result)
+        self._view.end(trial.key, "reused", f"from {origin}" if origin not in {"", self.plan.sweep_id} else "")
+        self._tracker.finish(trial, replace(result, reused=True))
+
+    def announce(self, what: str) -> None:
+        """What the sweep waits for."""
+        self._view.announce(what)
 
     def __reduce__(self) -> tuple[type[Callback], tuple[()]]:
         # A Tuner pickles its callbacks for a restore of its own, which is not how a sweep goes on.
@@ -42,7 +65,7 @@ class Watcher(Callback):
         """A trial was handed to its Tune function."""
         key = _key(trial)
         self._view.start(key)
-        self._tracker.begin(self._trials[key])
+        self._tracker.begin(self.trials[key])
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: Mapping[str, Any], **info: Any
@@ -58,11 +81,14 @@ class Watcher(Callback):
             }
             self._view.update(_key(trial), row)
             if "test/progress" not in row:
-                self._tracker.progress(_key(trial), row)
+                self._tracker.progress(self.trials[_key(trial)], row)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial came to its end, or was stopped."""
-        self._end(_key(trial))
+        key = _key(trial)
+        if key in self.trials and trial.last_result and FINAL not in trial.last_result:
+            self._ledger.prune(key, owner=trial.config["job"]["owner"])  # unless it ended before it could be stopped
+        self._end(key)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial failed for good."""
@@ -75,7 +101,7 @@ class Watcher(Callback):
         self.ended.add(key)
         result = result_of(entry, self._places)
         self._view.end(key, result.state, result.error or "")
-        self._tracker.finish(self._trials[key], result)
+        self._tracker.finish(self.trials[key], result)
 
 
 def _key(trial: Any) -> str:

@@ -15,7 +15,7 @@ from spt_core import config, endpoint, evaluation, training
 from spt_core.checkpoint import save_adapter
 from spt_core.parallel import rank
 from sweeps.engine import results
-from sweeps.engine.trial import Job, one_line
+from sweeps.engine.trial import PERCENT, Job, one_line
 
 
 def run(job: Job, *, report: training.Report, resume_from: Path | None) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def run(job: Job, *, report: training.Report, resume_from: Path | None) -> dict[
 
     def record(metrics: dict[str, float], checkpoint: Path | None) -> None:
         history.add(metrics)
-        report(metrics, checkpoint)
+        report({**metrics, PERCENT: 100 * metrics["step"] / max(1.0, metrics["total_steps"])}, checkpoint)
 
     try:
         trial = config.parse(job.config)
@@ -58,7 +58,7 @@ def run(job: Job, *, report: training.Report, resume_from: Path | None) -> dict[
             answer = evaluation.evaluate(
                 fitted.model,
                 fitted.tokenizer,
-                fitted.splits.test,
+                fitted.splits.scored(trial.evaluation.split),
                 config=trial.evaluation,
                 dev=fitted.splits.dev,
                 seed=trial.data.split_seed,
@@ -66,9 +66,12 @@ def run(job: Job, *, report: training.Report, resume_from: Path | None) -> dict[
             )
     except (ValueError, training.NonFiniteLossError) as error:
         return {"error": one_line(error)}
+    found = answer.metrics
+    if trial.evaluation.split == "dev":
+        found = {name.replace("test/", "dev/"): value for name, value in found.items()}
     metrics = {
+        **found,
         **trained,
-        **answer.metrics,
         "test/seconds": time.perf_counter() - evaluating,
         "seconds": trained["train/seconds"] + time.perf_counter() - evaluating,
         "worker/seconds": time.perf_counter() - started,
@@ -94,7 +97,8 @@ def _write(
     folder.mkdir(parents=True, exist_ok=True)
     if fitted is not None:
         save_adapter(folder / results.ADAPTER, tensors=fitted.model.state_dict(), config=trial)
-    pd.DataFrame([asdict(prediction) for prediction in answer.predictions]).to_parquet(folder / results.PREDICTIONS)
+    if answer.predictions:
+        pd.DataFrame([asdict(prediction) for prediction in answer.predictions]).to_parquet(folder / results.PREDICTIONS)
     (folder / results.CONFIG).write_text(json.dumps(job.config, indent=1))
     (folder / results.ENVIRONMENT).write_text(json.dumps(job.environment, indent=1))
     if job.code_diff:

@@ -243,5 +243,5 @@ def test_every_question_has_a_plan(path: Path, scale: str, tiny_llama: Path) -> 
     assert sweep.name == path.stem
     plan = expand(sweep, scale=scale, device_type="cpu", settings={"backbone.name": str(tiny_llama)})
     assert sum(cell == sweep.baseline for cell in plan.cells) == 1
-    assert len(plan.distinct) > 1
+    assert len(plan.distinct) > 1 or plan.exploration
     assert all(set(plan.factors) >= set(cell) for cell in plan.cells)

@@ -87,7 +87,7 @@ def run_all(tracker: Tracker, plan: Plan, folder: Path) -> None:
     for trial in plan.trials:
         tracker.begin(trial)
         for row in HISTORY:
-            tracker.progress(trial.key, row)
+            tracker.progress(trial, row)
         tracker.finish(trial, finished(trial, folder))
 
 
@@ -162,15 +162,15 @@ def test_a_trial_that_goes_on_after_its_driver_died_is_one_child_with_each_step_
     trial = plan.trials[0]
     first = track(plan)
     first.begin(trial)
-    first.progress(trial.key, HISTORY[0])
-    first.progress(trial.key, HISTORY[1])
+    first.progress(trial, HISTORY[0])
+    first.progress(trial, HISTORY[1])
     first._outbox.close(30)  # as if killed: nothing says how the trial ended
     assert Shown(uri).children[trial.key].info.status == "RUNNING"
     with track(plan) as second:
         second.begin(trial)
-        second.progress(trial.key, {**HISTORY[1], "seconds": 99.0})  # again, from the checkpoint
-        second.progress(trial.key, HISTORY[1])
-        second.progress(trial.key, HISTORY[2])
+        second.progress(trial, {**HISTORY[1], "seconds": 99.0})  # again, from the checkpoint
+        second.progress(trial, HISTORY[1])
+        second.progress(trial, HISTORY[2])
         second.finish(trial, finished(trial, tmp_path))
     shown = Shown(uri)
     assert shown.children.keys() == {trial.key}
@@ -269,7 +269,7 @@ def test_a_trial_measured_anew_replaces_its_child(uri: str, track: Callable[...,
     old = Shown(uri).children[trial.key].info.run_id
     with track(plan) as tracker:
         tracker.begin(trial)
-        tracker.progress(trial.key, {"step": 1, "seconds": 0.5, "dev/nll": 9.0})
+        tracker.progress(trial, {"step": 1, "seconds": 0.5, "dev/nll": 9.0})
     shown = Shown(uri)
     assert shown.children[trial.key].info.run_id != old
     assert shown.steps(trial.key, "dev/nll") == [(1, 9.0)]
@@ -398,7 +398,7 @@ def test_what_is_logged_while_the_server_is_away_arrives_once_when_it_is_back(
     tracker = Tracker(server.uri, plan=plan, artifacts=None, facts=FACTS)
     arrived = threading.Event()
     tracker.begin(first)
-    tracker.progress(first.key, HISTORY[0])
+    tracker.progress(first, HISTORY[0])
     tracker._outbox.add("a sign for the test", arrived.set)
     assert arrived.wait(60)
 
