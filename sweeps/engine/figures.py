@@ -4,7 +4,7 @@ import itertools
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -273,6 +273,13 @@ def nice_ticks(low: float, high: float, most: int = 6) -> list[tuple[float, str]
     step = digit * 10.0**exponent
     values = [index * step for index in range(math.ceil(low / step), math.floor(high / step) + 1)]
     return [(value, f"{value:,.{max(0, -exponent)}f}") for value in values]
+
+
+def axis(values: Sequence[float], start: float, end: float) -> tuple[Callable[[float], float], tuple[Tick, ...]]:
+    """A scale over some values with a margin, from one place to another, and its ticks."""
+    low, high = _padded(min(values), max(values))
+    scale = _Scale(low, high, start, end)
+    return scale, tuple(Tick(scale(value), text) for value, text in nice_ticks(low, high))
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 from markupsafe import Markup
@@ -40,6 +40,9 @@ from sweeps.engine.tables import MAIN_METRICS
 from sweeps.engine.terminal import terminal_table
 from sweeps.engine.verdict import NAMES, judge, verdict
 
+if TYPE_CHECKING:
+    from sweeps.engine.explored import Explored
+
 __all__ = ["terminal_table", "verdict", "write"]
 
 SCHEMA, SCHEMA_VERSION = "spt-sweeps/results", 1
@@ -48,7 +51,14 @@ HTML, MARKDOWN, RESULTS = "report.html", "report.md", "results.json"
 _HERE = Path(__file__).parent
 
 
-def write(plan: Plan, results: Mapping[str, TrialResult], folder: Path, *, facts: Mapping[str, str]) -> Path:
+def write(
+    plan: Plan,
+    results: Mapping[str, TrialResult],
+    folder: Path,
+    *,
+    facts: Mapping[str, str],
+    explored: "Explored | None" = None,
+) -> Path:
     """Write `report.html`, `report.md` and `results.json` into a folder.
 
     Args:
@@ -57,12 +67,13 @@ def write(plan: Plan, results: Mapping[str, TrialResult], folder: Path, *, facts
         folder: made if it is not there; files of these names in it are replaced.
         facts: where the numbers come from (command, tracking URI, versions, machine), printed as they are but for
             credentials in addresses.
+        explored: what the sweep's search found, if it has one.
 
     Returns:
         The path of the page.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    report = _Report(plan, results, folder, facts)
+    report = _Report(plan, results, folder, facts, explored)
     for name, text in ((RESULTS, report.json()), (MARKDOWN, report.markdown()), (HTML, report.html())):
         (folder / name).write_text(text, encoding="utf-8")
     return folder / HTML
@@ -71,8 +82,15 @@ def write(plan: Plan, results: Mapping[str, TrialResult], folder: Path, *, facts
 class _Report:
     """What the three files share."""
 
-    def __init__(self, plan: Plan, results: Mapping[str, TrialResult], folder: Path, facts: Mapping[str, str]) -> None:
-        self.plan, self.results, self.folder = plan, results, folder
+    def __init__(
+        self,
+        plan: Plan,
+        results: Mapping[str, TrialResult],
+        folder: Path,
+        facts: Mapping[str, str],
+        explored: "Explored | None",
+    ) -> None:
+        self.plan, self.results, self.folder, self.explored = plan, results, folder, explored
         self.facts = {name: _without_credentials(fact) for name, fact in facts.items()}
         self.summaries = summarise(plan, results)
         metrics = dict.fromkeys([plan.sweep.primary_metric, *MAIN_METRICS])
@@ -125,6 +143,11 @@ class _Report:
             f"## Differences from the baseline: {tables.escape(NAMES.get(primary, primary))}",
             tables.markdown(tables.seeds_table(self.summaries, self.comparisons.get(primary, []), primary)),
             *(f"## {heading}\n\n{tables.markdown(of)}" for heading, of in self.further_tables.items()),
+            f"## The search\n\n{tables.escape(self.explored.summary)}" if self.explored else "",
+            *(
+                f"## {heading}\n\n{tables.markdown(of)}"
+                for heading, of in (self.explored.tables().items() if self.explored else ())
+            ),
             "## Trials that did not finish" if self.unfinished else "",
             "\n".join(f"- {tables.escape(f'{trial.label}: {why}')}" for trial, _, why in self.unfinished),
             "## Provenance",
@@ -169,6 +192,8 @@ class _Report:
             common_config=common,
             varied_config=varied,
             identity=_identity(self.plan),
+            explored=self.explored,
+            front=self.explored.scatter() if self.explored else None,
             trials=[self._trial(trial) for trial in self.plan.distinct.values()],
             by_examples=any(one.covers == "examples" for one in of_primary),
         )

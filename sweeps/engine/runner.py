@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 from rich.console import Console
@@ -20,6 +20,9 @@ from sweeps.engine.plan import Plan, Trial
 from sweeps.engine.progress import View
 from sweeps.engine.results import TrialResult
 from sweeps.engine.trial import PERCENT, Job, supervise
+
+if TYPE_CHECKING:
+    from sweeps.engine.explored import Explored
 
 OBJECTIVE = "dev/nll"
 """What a study records of each trial: never a test metric."""
@@ -229,7 +232,8 @@ def execute(
             if results[key].state != "finished":
                 results[key] = replace(results[key], state="interrupted", error=None)
             tracker.finish(watcher.trials[key], results[key])
-        page = report.write(plan, results, places.report(plan), facts=facts)
+        explored = tuning.explored() if plan.exploration is not None else None
+        page = report.write(plan, results, places.report(plan), facts=facts, explored=explored)
         if not interrupted:
             tracker.summarise(places.report(plan), _summary(plan, results))
         undelivered = tracker.close(timeout=60)
@@ -370,6 +374,9 @@ class _Tuning:
             proposed=self._watcher.add,
             answered=answered,
         )
+        for trial, entry in source.recall():  # the driver before may have died before MLflow heard of it
+            self._watcher.add(trial)
+            answered(trial, entry)
         if len(search.keys(source.study)) < design.num_trials:
             self._start()
             scheduler = None
@@ -392,6 +399,14 @@ class _Tuning:
 
         assert self._plan.exploration is not None
         return search.found(search.study_of(self._plan, self._places.studies), self._plan.exploration)
+
+    def explored(self) -> "Explored":
+        """The plan's search as far as it came."""
+        from sweeps.engine import search
+        from sweeps.engine.explored import Explored
+
+        assert self._plan.exploration is not None
+        return Explored(search.study_of(self._plan, self._places.studies), self._plan.exploration)
 
     def _start(self) -> None:
         import ray

@@ -28,6 +28,7 @@ MOST_TWINS = 200
 MOST_FAILURES = 8
 """Failures in a row after which a search gives up: the sampler does not learn from them."""
 _SEED = "seed"
+_ENDED = frozenset({"finished", "failed", "pruned"})
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -150,6 +151,16 @@ class StudySearch(_Source):
         self.gave_up: str | None = None
         with alone(ledger, f"study {self._name}", owner=owner):
             _recover(self.study, ledger)
+
+    def recall(self) -> list[tuple[Trial, Entry]]:
+        """The distinct trials that have ended in this study so far."""
+        first: dict[str, FrozenTrial] = {}
+        for one in self.study.get_trials(deepcopy=False):
+            if KEY in one.user_attrs:
+                first.setdefault(one.user_attrs[KEY], one)
+        entries = self._ledger.entries(list(first))
+        ended = [(one, entries[key]) for key, one in first.items() if key in entries]
+        return [(self._exploration.trial(one.params), entry) for one, entry in ended if entry.state in _ENDED]
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
         """The job of the next proposal that has to run."""

@@ -47,10 +47,11 @@ class Watcher(Callback):
         self._view.add(trial)
 
     def reuse(self, trial: Trial, result: TrialResult) -> None:
-        """A trial had finished before; it says in which sweep, where that was another."""
+        """A trial had ended before; it says in which sweep, where that was another."""
         self.reused.add(trial.key)
         origin = origin_of(result)
-        self._view.end(trial.key, "reused", f"from {origin}" if origin not in {"", self.plan.sweep_id} else "")
+        state = "reused" if result.state == "finished" else result.state
+        self._view.end(trial.key, state, f"from {origin}" if origin not in {"", self.plan.sweep_id} else "")
         self._tracker.finish(trial, replace(result, reused=True))
 
     def announce(self, what: str) -> None:
