@@ -6,7 +6,6 @@ chose it, as code that loops over prompts does. Both give the same replies, whic
     python -m benchmarks.decode --train dialogues.txt --json
 """
 
-import json
 import statistics
 import time
 from typing import Annotated, Any
@@ -15,11 +14,12 @@ import torch
 import typer
 from torch import Tensor
 
-from spt_core import backbone as backbones
+from benchmarks import options
 from spt_core import recipes
 from spt_core.batching import Batch, by_length, collate
 from spt_core.model import SelectivePromptModel, build
 from spt_core.training import load_splits
+from spt_core.weights import BUNDLED_SMOLLM2
 
 
 def once_per_prompt(
@@ -54,18 +54,18 @@ def measure(settings: dict[str, Any], *, num_responses: int, repeats: int) -> di
     ]
     # Prompts in turn, as a retriever would choose that uses all of them.
     chosen = [torch.arange(len(batch)) % model.num_prompts for batch in batches]
-    options = {"max_new_tokens": config.evaluation.max_new_tokens, "eos_id": tokenizer.eos_token_id}
+    generation = {"max_new_tokens": config.evaluation.max_new_tokens, "eos_id": tokenizer.eos_token_id}
     seconds: dict[str, list[float]] = {"once a prompt": [], "ours": []}
     agree = []
     for _ in range(repeats):
         started = time.perf_counter()
-        theirs = [once_per_prompt(model, *pair, **options) for pair in zip(batches, chosen, strict=True)]
+        theirs = [once_per_prompt(model, *pair, **generation) for pair in zip(batches, chosen, strict=True)]
         between = time.perf_counter()
-        ours = [model.generate(*pair, **options).tolist() for pair in zip(batches, chosen, strict=True)]
+        ours = [model.generate(*pair, **generation).tolist() for pair in zip(batches, chosen, strict=True)]
         seconds["once a prompt"].append(between - started)
         seconds["ours"].append(time.perf_counter() - between)
         agree += [
-            _text(one, options["eos_id"]) == _text(other, options["eos_id"])
+            _text(one, generation["eos_id"]) == _text(other, generation["eos_id"])
             for batch, reference in zip(ours, theirs, strict=True)
             for one, other in zip(batch, reference, strict=True)
         ]
@@ -89,20 +89,18 @@ def _text(tokens: list[int], eos_id: int) -> list[int]:
 
 def main(
     *,
-    train: Annotated[str, typer.Option(help="Dialogues, of which the dev part is decoded.")] = "sample:train",
-    model: Annotated[str, typer.Option(help="Backbone: a folder, a Hub id or bundled:smollm2-135m.")] = (
-        backbones.BUNDLED_SMOLLM2
-    ),
-    num_prompts: Annotated[int, typer.Option(help="K.")] = 4,
+    train: options.Train = options.SAMPLE,
+    model: options.Model = BUNDLED_SMOLLM2,
+    num_prompts: options.NumPrompts = 4,
     num_responses: Annotated[int, typer.Option(help="Responses decoded each time.")] = 32,
     repeats: Annotated[int, typer.Option(help="Counted pairs.")] = 3,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Time decoding, each row under its own prompt."""
     settings = {"backbone.name": model, "data.train": train, "prompts.num_prompts": num_prompts}
     found = measure(settings, num_responses=num_responses, repeats=repeats)
     if as_json:
-        typer.echo(json.dumps(found, indent=1))
+        options.print_json(found)
         return
     rates = found["responses_a_second"]
     typer.echo(

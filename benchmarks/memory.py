@@ -18,8 +18,9 @@ import psutil
 import torch
 import typer
 
+from benchmarks import options
 from spt_core import backbone as backbones
-from spt_core import recipes
+from spt_core import recipes, weights
 from spt_core.batching import collate
 from spt_core.gradient import backward
 from spt_core.model import build
@@ -113,14 +114,14 @@ def _hold(model: str) -> None:
     import transformers.models.auto.modeling_auto  # noqa: F401  # what its import takes is no part of the model
 
     config = recipes.smollm2_135m().override({"backbone.name": model})
-    source = backbones.resolve(config.backbone)
+    source = weights.resolve(config.backbone)
     before = psutil.Process().memory_full_info().uss / 2**20
     precision = backbones.resolve_precision("auto", "cpu")
     backbone = backbones.load(source, precision=precision, device="cpu")
     with torch.no_grad():
         backbone.model(torch.arange(8).unsqueeze(0))
-    weights = sum(parameter.numel() * parameter.element_size() for parameter in backbone.model.parameters())
-    typer.echo(json.dumps({"weights_mib": weights / 2**20, "before_mib": before}))
+    held = sum(parameter.numel() * parameter.element_size() for parameter in backbone.model.parameters())
+    typer.echo(json.dumps({"weights_mib": held / 2**20, "before_mib": before}))
     sys.stdin.read()
 
 
@@ -133,14 +134,12 @@ def _in_process(settings: dict[str, Any], *, steps: int) -> dict[str, float]:
 
 def main(
     *,
-    train: Annotated[str, typer.Option(help="Training dialogues: a file or sample:train.")] = "sample:train",
-    model: Annotated[str, typer.Option(help="Backbone: a folder, a Hub id or bundled:smollm2-135m.")] = (
-        backbones.BUNDLED_SMOLLM2
-    ),
-    batch_size: Annotated[int, typer.Option(help="Contexts in a step.")] = 4,
+    train: options.Train = options.SAMPLE,
+    model: options.Model = weights.BUNDLED_SMOLLM2,
+    batch_size: options.BatchSize = 4,
     max_tokens: Annotated[int, typer.Option(help="Most tokens of context and response.")] = 192,
     steps: Annotated[int, typer.Option(help="Measured steps of each layout.")] = 2,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: options.AsJson = False,
     worker: Annotated[str | None, typer.Option(hidden=True)] = None,
     hold: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
@@ -159,7 +158,7 @@ def main(
     }
     found = {**measure(settings, steps=steps), "two_processes": private_of_two(model)}
     if as_json:
-        typer.echo(json.dumps(found, indent=1))
+        options.print_json(found)
         return
     for name, row in found["layouts"].items():
         typer.echo(f"{name:<44} peak {row['peak_mib']:6.0f} MiB   {row['seconds']:6.2f} s a step")

@@ -18,6 +18,8 @@ from typing import Annotated, Any
 import torch
 import typer
 
+from benchmarks import options
+
 SWEEP = '''"""What does a trial cost beyond its compute?"""
 from spt_core.config import TrialConfig
 from sweeps.engine.design import Cases, Sweep
@@ -30,8 +32,8 @@ def random_model(folder: Path) -> Path:
     """A Llama of two layers with random weights and the bundled model's tokenizer, saved in a folder."""
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-    from spt_core.backbone import resolve
     from spt_core.fields import BackboneConfig
+    from spt_core.weights import resolve
 
     tokenizer = AutoTokenizer.from_pretrained(resolve(BackboneConfig()).path)
     torch.manual_seed(0)
@@ -83,12 +85,12 @@ def _run(sweep: Path, *, model: Path, seeds: int, workers: int, output: Path) ->
 def main(
     *,
     trials: Annotated[int, typer.Option(help="Trials of the longer sweep.")] = 5,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Time what Ray adds to a trial."""
     found = measure(trials=trials)
     if as_json:
-        typer.echo(json.dumps(found, indent=1))
+        options.print_json(found)
         return
     for name in ("train worker", "in process"):
         typer.echo(

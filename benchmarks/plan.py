@@ -7,18 +7,18 @@ so that the difference is free of what every command takes (its imports).
 """
 
 import itertools
-import json
 import resource
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import psutil
 import typer
 
+from benchmarks import options
 from spt_core.config import TrialConfig
 from sweeps.engine.design import Grid, Sweep
 from sweeps.engine.plan import Plan, expand
@@ -113,15 +113,15 @@ def measure_command(*, num_cells: int, seeds: int) -> dict[str, float]:
 
 def main(
     *,
-    cells: Annotated[int, typer.Option(help="Cells, a multiple of 16.")] = 10_000,
-    seeds: Annotated[int, typer.Option(help="Seeds of each cell.")] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    cells: options.Cells = 10_000,
+    seeds: options.Seeds = 1,
+    as_json: options.AsJson = False,
 ) -> None:
     """Time the plan of a large sweep."""
     found = measure(num_cells=cells, seeds=seeds)
     found["command_seconds"] = measure_command(num_cells=cells, seeds=seeds)
     if as_json:
-        typer.echo(json.dumps(found, indent=1))
+        options.print_json(found)
         return
     stages = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in found["seconds"].items())
     typer.echo(

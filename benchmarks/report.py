@@ -12,7 +12,7 @@ import tempfile
 import time
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import psutil
@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 import typer
 from rich.console import Console
 
+from benchmarks import options
 from benchmarks.plan import plan_of, sweep_of
 from spt_core import metrics as text_metrics
 from spt_core.conversations import load
@@ -146,14 +147,14 @@ def measure(*, num_cells: int, seeds: int) -> dict[str, Any]:
 
 def main(
     *,
-    cells: Annotated[int, typer.Option(help="Cells, a multiple of 16.")] = 2000,
-    seeds: Annotated[int, typer.Option(help="Seeds of each cell.")] = 5,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    cells: options.Cells = 2000,
+    seeds: options.Seeds = 5,
+    as_json: options.AsJson = False,
 ) -> None:
     """Time the report of a large sweep."""
     found = measure(num_cells=cells, seeds=seeds)
     if as_json:
-        typer.echo(json.dumps(found, indent=1))
+        options.print_json(found)
         return
     sizes = ", ".join(f"{name} {size:.1f} MiB" for name, size in found["file_mib"].items())
     typer.echo(

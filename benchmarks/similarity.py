@@ -7,7 +7,6 @@ them there. All are timed on the same batches, those of a training epoch, and th
     python -m benchmarks.similarity --train dialogues.txt --json
 """
 
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -22,8 +21,8 @@ from rouge_score.tokenizers import DefaultTokenizer
 from torch import Tensor
 from torch.nn import functional
 
-from spt_core import backbone as backbones
-from spt_core import recipes
+from benchmarks import options
+from spt_core import recipes, weights
 from spt_core.batching import epoch_batches
 from spt_core.metrics import BUNDLED_ENCODER, load_encoder
 from spt_core.text_similarity import clear_caches, similarity_matrix
@@ -110,13 +109,13 @@ def _timed(seconds: list[float], function: Callable[..., Tensor], *args: Any, **
 
 def main(
     *,
-    train: Annotated[str, typer.Option(help="Training dialogues: a file or sample:train.")] = "sample:train",
+    train: options.Train = options.SAMPLE,
     repeats: Annotated[int, typer.Option(help="Batches that are timed, of each size.")] = 9,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Time the three measures of text similarity against the packages that define them."""
     config = recipes.smollm2_135m().override({"data.train": train})
-    tokenizer = backbones.load_tokenizer(backbones.resolve(config.backbone))
+    tokenizer = weights.load_tokenizer(weights.resolve(config.backbone))
     examples = load_splits(config.data, tokenizer).train
     rows = []
     for batch_size in BATCH_SIZES:
@@ -126,7 +125,7 @@ def main(
         rows += [compare(batches, measure=measure) for measure in PLAIN]
     words = statistics.mean(len(text.split()) for batch in batches for text in batch)
     if as_json:
-        typer.echo(json.dumps({"threads": torch.get_num_threads(), "mean_words": words, "rows": rows}, indent=1))
+        options.print_json({"threads": torch.get_num_threads(), "mean_words": words, "rows": rows})
         return
     for row in rows:
         plain, cold, warm = (1000 * row["median_seconds"][name] for name in ("plain", "cold", "warm"))

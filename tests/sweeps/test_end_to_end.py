@@ -24,9 +24,9 @@ import pytest
 import torch
 
 from spt_core import recipes
-from spt_core.backbone import cache_folder
 from spt_core.config import flatten, parse
 from spt_core.training import fit
+from spt_core.weights import cache_folder
 from sweeps.engine.ledger import Entry, Ledger
 from tests.conftest import PROJECT
 from tests.sweeps.shown import Shown

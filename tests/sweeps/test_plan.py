@@ -217,7 +217,7 @@ def test_a_dev_split_that_leaves_nothing_to_train_on_is_refused(tiny_llama: Path
 def test_a_large_plan_asks_for_data_and_model_once(plan_of: Expand, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each reads files or package metadata, which took most of the time of a plan of thousands of cells."""
     asked: list[str] = []
-    for where in ("backbone.resolve", "importlib.metadata.version", "_data_fingerprints"):
+    for where in ("weights.resolve", "importlib.metadata.version", "_data_fingerprints"):
 
         def counted(*args: Any, original: Callable[..., Any], where: str, **options: Any) -> Any:
             asked.append(where)
@@ -229,7 +229,7 @@ def test_a_large_plan_asks_for_data_and_model_once(plan_of: Expand, monkeypatch:
     plan = plan_of({K: [2, 4], "optim.learning_rate": [0.01, 0.02, 0.03], "compute.threads": [1, 2]}, seeds=2)
     assert len(plan.trials) == 24
     assert len(plan.distinct) == 12
-    assert sorted(asked) == ["_data_fingerprints", "backbone.resolve", *["importlib.metadata.version"] * 2]
+    assert sorted(asked) == ["_data_fingerprints", *["importlib.metadata.version"] * 2, "weights.resolve"]
     assert plan.distinct is plan.distinct
 
 
