@@ -102,6 +102,7 @@ def _command(sweep: Sweep, question: str, *, program: str) -> typer.Typer:
             str | None, typer.Option(help="MLflow: http://host:port or sqlite:///file. Default: in the output folder.")
         ] = None,
         dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+        as_json: Annotated[bool, typer.Option("--json", help="With --dry-run: print the plan as JSON.")] = False,
         rerun: Annotated[bool, typer.Option("--rerun", help="Run finished trials again.")] = False,
         verbose: Annotated[bool, typer.Option("--verbose", help="Show what Ray, Tune and Train say.")] = False,
     ) -> None:
@@ -112,6 +113,8 @@ def _command(sweep: Sweep, question: str, *, program: str) -> typer.Typer:
         if steps is not None:
             values["optim.max_steps"] = steps
         with refusing_bad_input(verbose=verbose):
+            if as_json and not dry_run:
+                raise ValueError("--json prints a plan: use it with --dry-run, or with spt plan")
             values |= _parse_settings(settings or [])
             code = _run(
                 sweep,
@@ -130,6 +133,7 @@ def _command(sweep: Sweep, question: str, *, program: str) -> typer.Typer:
                 output=output,
                 tracking_uri=tracking_uri,
                 dry_run=dry_run,
+                as_json=as_json,
                 rerun=rerun,
                 verbose=verbose,
             )
@@ -151,6 +155,7 @@ def _run(
     output: Path,
     tracking_uri: str | None,
     dry_run: bool,
+    as_json: bool,
     rerun: bool,
     verbose: bool,
 ) -> int:
@@ -177,7 +182,7 @@ def _run(
     if rerun and not dry_run:
         runner.forget(plan, places)
     found = {} if rerun else runner.recall(plan, places)
-    _print_plan(console, plan, found=set(found), everything=dry_run)
+    _print_plan(console, plan, found=set(found), everything=dry_run, as_json=as_json)
     if dry_run:
         return 0
     from sweeps.engine import report, tracking
@@ -258,8 +263,47 @@ def _parse_settings(settings: list[str]) -> dict[str, Any]:
     return values
 
 
-def _print_plan(console: Console, plan: Any, *, found: set[str], everything: bool) -> None:
+def _plan_document(plan: Any, *, found: set[str]) -> dict[str, Any]:
+    """The plan for programs: `state` of a trial is `reused`, `to run`, or `same as` an earlier cell."""
+    states = {trial.key: "reused" if trial.key in found else "to run" for trial in plan.trials}
+    document: dict[str, Any] = {
+        "sweep_id": plan.sweep_id,
+        "scale": plan.scale,
+        "seeds": list(plan.seeds),
+        "smallest_p": plan.smallest_p,
+        "trials": [
+            {
+                "key": trial.key,
+                "cell": label(trial.cell),
+                "levels": dict(trial.cell),
+                "seed": trial.seed,
+                "state": states[trial.key] if plan.distinct[trial.key] is trial else "same as",
+            }
+            for trial in plan.trials
+        ],
+    }
+    if plan.exploration is not None:
+        design = plan.exploration.design
+        document["search"] = {
+            "num_trials": design.num_trials,
+            "objectives": dict(zip(design.objectives, design.directions, strict=True)),
+            "sampler": design.sampler,
+            "pruner": None if design.pruner is None else vars(design.pruner),
+            "confirm": design.confirm,
+            "space": {
+                path: {"kind": type(d).__name__.removesuffix("Distribution").lower(), **d._asdict()}
+                for path, d in design.space.items()
+            },
+            "only_if": {path: list(conditions) for path, conditions in design.only_if.items()},
+        }
+    return document
+
+
+def _print_plan(console: Console, plan: Any, *, found: set[str], everything: bool, as_json: bool) -> None:
     """What will run, before it does."""
+    if as_json:
+        typer.echo(json.dumps(_plan_document(plan, found=found), indent=1))
+        return
     if plan.exploration is not None:
         design = plan.exploration.design
         console.print(

@@ -1,5 +1,6 @@
 """The command line without Ray: what it refuses, what it explains, what it plans."""
 
+import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -251,3 +252,37 @@ def test_settings_reach_the_plan(spt: Spt) -> None:
 def test_the_ui_needs_a_sweep_first(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["ui", "--output", str(tmp_path)])
     assert_refused((result.exit_code, result.stdout, result.stderr), "mlflow.db", "run a sweep first")
+
+
+def test_a_plan_is_there_for_programs(spt: Spt) -> None:
+    code, out, _ = spt("--json", command="plan")
+    assert code == 0
+    plan = json.loads(out)
+    assert [(trial["levels"], trial["state"]) for trial in plan["trials"]] == [
+        ({"prompts.num_prompts": k}, "to run") for k in (1, 2, 4)
+    ]
+    assert plan["smallest_p"] == 1
+    code, out, _ = spt("--json", "--trials", "7", file=PROJECT / "sweeps" / "joint_search.py", command="plan")
+    assert code == 0
+    search = json.loads(out)["search"]
+    assert search["num_trials"] == 7
+    assert search["objectives"] == {"dev/nll": "minimize", "dev/dist_gap": "minimize"}
+    assert search["space"]["prompts.num_prompts"] == {"kind": "int", "low": 1, "high": 8, "log": False, "step": 1}
+    assert search["only_if"]["losses.fusion.weight"] == ["losses.fusion.enabled"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "needle"),
+    [
+        (["--json"], "use it with --dry-run, or with spt plan"),
+        (["--objective", "dev/f1"], "k_sweep states its cells: drop them"),
+        (["--trials", "3"], "k_sweep states its cells: drop them"),
+    ],
+)
+def test_options_that_have_no_meaning_here_are_refused(spt: Spt, arguments: list[str], needle: str) -> None:
+    assert_refused(spt(*arguments), needle)
+
+
+def test_a_search_for_a_test_metric_is_refused(spt: Spt) -> None:
+    answer = spt("--objective", "test/f1", file=PROJECT / "sweeps" / "joint_search.py", command="plan")
+    assert_refused(answer, "test/f1", "a search reads dev alone")
