@@ -13,6 +13,8 @@ script but its own. The figures are inline SVG, for which no plotting library ha
   `mean`, `low`, `high` (95% t interval over seeds), for whole cells only.
 - `trials`: one a cell and seed: `key`, `cell` (a label), `seed`, `state` (`finished`, `failed`, `interrupted`,
   `not run`), `error`, `reused`, `folder` (relative to the report), `metrics`, `config`, `identity`.
+- `effects`: of a whole factorial, in the primary metric: `components` (one, or two of an interaction), `mean`, `low`,
+  `high`, `p`, `p_holm`; else empty.
 - `deltas`: cell minus baseline: `cell`, `metric`, `mean`, `low`, `high`, `by_seed`, `covers` (`seeds`: paired t
   interval, exact sign-flip `p`, `p_holm` across the cells; `examples`: the dialogue bootstrap of one seed, no p).
 """
@@ -33,6 +35,7 @@ from markupsafe import Markup
 from spt_core.config import flatten
 from sweeps.engine import examples, figures, tables
 from sweeps.engine.design import label
+from sweeps.engine.effects import effects_table, factorial_effects
 from sweeps.engine.findings import CellSummary, Comparison, compare, describe_problem, summarise
 from sweeps.engine.plan import Plan, Trial
 from sweeps.engine.results import TrialResult
@@ -93,6 +96,7 @@ class _Report:
         self.plan, self.results, self.folder, self.explored = plan, results, folder, explored
         self.facts = {name: _without_credentials(fact) for name, fact in facts.items()}
         self.summaries = summarise(plan, results)
+        self.effects = factorial_effects(self.summaries, plan.sweep.primary_metric)
         metrics = dict.fromkeys([plan.sweep.primary_metric, *MAIN_METRICS])
         compared = {metric: compare(self.summaries, metric) for metric in metrics}
         self.comparisons = {metric: found for metric, found in compared.items() if found}
@@ -129,6 +133,10 @@ class _Report:
             "facts": self.facts,
             "cells": [_cell(summary) for summary in self.summaries],
             "trials": [self._trial(trial) | {"config": _config(trial)} for trial in plan.trials],
+            "effects": [
+                {"components": list(one.components), **one.delta._asdict(), "p_holm": one.p_holm}
+                for one in self.effects
+            ],
             "deltas": [_delta(one) for found in self.comparisons.values() for one in found],
         }
         return _json(document)
@@ -142,6 +150,8 @@ class _Report:
             tables.markdown(self.main_table),
             f"## Differences from the baseline: {tables.escape(NAMES.get(primary, primary))}",
             tables.markdown(tables.seeds_table(self.summaries, self.comparisons.get(primary, []), primary)),
+            f"## Main effects and interactions: {tables.escape(NAMES.get(primary, primary))}" if self.effects else "",
+            tables.markdown(effects_table(self.effects, primary)) if self.effects else "",
             *(f"## {heading}\n\n{tables.markdown(of)}" for heading, of in self.further_tables.items()),
             f"## The search\n\n{tables.escape(self.explored.summary)}" if self.explored else "",
             *(
@@ -192,6 +202,7 @@ class _Report:
             common_config=common,
             varied_config=varied,
             identity=_identity(self.plan),
+            effects=effects_table(self.effects, primary),
             explored=self.explored,
             front=self.explored.scatter() if self.explored else None,
             trials=[self._trial(trial) for trial in self.plan.distinct.values()],
