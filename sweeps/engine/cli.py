@@ -20,6 +20,8 @@ from sweeps.engine.exploration import Search
 from sweeps.engine.human_eval_cli import app as human_eval
 from sweeps.engine.refusal import BAD_INPUT, FAILED_TRIALS, INTERRUPTED, refusing_bad_input
 from sweeps.engine.scales import SCALES
+from sweeps.engine.verify_cli import EPILOG as VERIFY_EPILOG
+from sweeps.engine.verify_cli import verify
 
 _SCALES = "; ".join(f"{name} ({scale.about})" for name, scale in SCALES.items())
 _SWEEP_EPILOG = """\b
@@ -51,6 +53,7 @@ app = typer.Typer(
 )
 app.add_typer(human_eval, name="human-eval")
 app.command(epilog=CHAT_EPILOG)(chat)
+app.command(epilog=VERIFY_EPILOG)(verify)
 
 
 def main(sweep: Sweep) -> None:

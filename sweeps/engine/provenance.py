@@ -33,6 +33,37 @@ def code_diff() -> str:
     return _git("diff", "HEAD")
 
 
+def execution(device: str) -> dict[str, str | int]:
+    """What decides the last bits of a trial's numbers beside its identity, as found in the process that did the work.
+
+    Args:
+        device: where it trained: `cpu`, `cuda`, `cuda:1`.
+
+    Returns:
+        `threads` of torch, `workers` of the trial, `processor` (what the arithmetic ran on) and the `torch` build.
+    """
+    import torch
+
+    from spt_core.parallel import world_size
+
+    on_cpu = f"{_cpu_model()}, {torch.backends.cpu.get_cpu_capability()}"
+    return {
+        "threads": torch.get_num_threads(),
+        "workers": world_size(),
+        "processor": on_cpu if device == "cpu" else torch.cuda.get_device_name(device),
+        "torch": str(torch.__version__),
+    }
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # no Linux
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
 def _git(*arguments: str) -> str:
     try:
         done = subprocess.run(

@@ -11,7 +11,7 @@ State = Literal["finished", "failed", "interrupted", "pruned"]
 CONFIG = "config.json"
 """The config as it ran, nested."""
 ENVIRONMENT = "environment.json"
-"""Key and identity, package versions, git commit, machine, command line."""
+"""Key and identity, package versions, git commit, machine, command line, and what the arithmetic ran on."""
 CODE_DIFF = "code.diff"
 """Uncommitted changes of the checkout; absent when there are none."""
 HISTORY = "history.jsonl"

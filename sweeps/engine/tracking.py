@@ -28,13 +28,14 @@ from sweeps.engine.plan import Plan, Trial
 from sweeps.engine.results import TrialResult
 from sweeps.engine.tracking_uri import check, redact
 
-__all__ = ["Tracker", "check", "fetch", "redact"]
+__all__ = ["StoreError", "Tracker", "check", "fetch", "open_client", "redact"]
 
 for _name, _value in {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # the outbox tries again, in order
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }.items():
     os.environ.setdefault(_name, _value)  # MLflow takes these from nowhere else, and one of them when it is imported
 
@@ -370,13 +371,26 @@ def fetch(uri: str, run_id: str, artifact: str) -> Path | None:
     Raises:
         ValueError: the store cannot be asked.
     """
-    check(uri)
-    client = MlflowClient(tracking_uri=uri)
+    client = open_client(uri)
     try:
         client.get_run(run_id)
         return Path(client.download_artifacts(run_id, artifact, tempfile.mkdtemp(prefix="spt-artifact-")))
     except (MlflowException, OSError):
         return None
+
+
+StoreError = MlflowException
+"""What a store that answers raises when it cannot do what it was asked."""
+
+
+def open_client(uri: str) -> Any:
+    """A client of the store, which was seen to be there.
+
+    Raises:
+        ValueError: the store cannot be asked.
+    """
+    check(uri)
+    return MlflowClient(tracking_uri=uri)
 
 
 def _outline(plan: Plan) -> dict[str, Any]:

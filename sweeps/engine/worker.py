@@ -14,7 +14,7 @@ import torch
 from spt_core import config, endpoint, evaluation, training
 from spt_core.checkpoint import save_adapter
 from spt_core.parallel import rank
-from sweeps.engine import results
+from sweeps.engine import provenance, results
 from sweeps.engine.trial import PERCENT, Job, one_line
 
 
@@ -77,7 +77,7 @@ def run(job: Job, *, report: training.Report, resume_from: Path | None) -> dict[
         "worker/seconds": time.perf_counter() - started,
     }
     if rank() == 0:
-        _write(folder, job=job, trial=trial, fitted=fitted, answer=answer, metrics=metrics)
+        _write(folder, job=job, trial=trial, fitted=fitted, answer=answer, metrics=metrics, device=device)
     return {"metrics": metrics}
 
 
@@ -93,6 +93,7 @@ def _write(
     fitted: training.Fitted | None,
     answer: evaluation.Evaluation,
     metrics: dict[str, float],
+    device: str,
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if fitted is not None:
@@ -100,7 +101,8 @@ def _write(
     if answer.predictions:
         pd.DataFrame([asdict(prediction) for prediction in answer.predictions]).to_parquet(folder / results.PREDICTIONS)
     (folder / results.CONFIG).write_text(json.dumps(job.config, indent=1))
-    (folder / results.ENVIRONMENT).write_text(json.dumps(job.environment, indent=1))
+    environment = {**job.environment, "execution": provenance.execution(device)}
+    (folder / results.ENVIRONMENT).write_text(json.dumps(environment, indent=1))
     if job.code_diff:
         (folder / results.CODE_DIFF).write_text(job.code_diff)
     partial = folder / f"{results.METRICS}.partial"
