@@ -60,9 +60,9 @@ def _note(plan: Plan) -> str:
     budget = len(plan.sweep.retune.combinations())
     return (
         f"Dev NLL by {', '.join(plan.sweep.retune.factors)}. Each cell had the same budget, {budget} "
-        f"trial{'s' * (budget > 1)} on seed {SEARCH_SEED}, which no cell is compared on, and took the levels of least dev "
-        "NLL; test was not read. A dash is a combination that is the same trial as another of its cell. A choice at the "
-        "edge of what was tried may have a better one beyond."
+        f"trial{'s' * (budget > 1)} on seed {SEARCH_SEED}, which no cell is compared on, and took the levels of "
+        "least dev NLL; test was not read. A dash is a combination that is the same trial as another of its cell. A "
+        "choice at the edge of what was tried may have a better one beyond."
     )
 
 

@@ -162,10 +162,10 @@ def tuned(plan: Plan, places: Places) -> Plan:
 
 def forget(plan: Plan, places: Places) -> None:
     """Drop the results of a plan's trials, for `--rerun`; those that another driver is running stay."""
-    ledger = Ledger(places.ledger)
-    ledger.forget(list(plan.known))
-    left = ledger.entries(list(plan.known))
-    for key in plan.known:
+    ledger, keys = Ledger(places.ledger), {**plan.known, **tuned(plan, places).known}
+    ledger.forget(list(keys))
+    left = ledger.entries(list(keys))
+    for key in keys:
         if key not in left:
             shutil.rmtree(places.trial(key), ignore_errors=True)
             shutil.rmtree(places.checkpoints / key, ignore_errors=True)

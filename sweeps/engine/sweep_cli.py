@@ -52,11 +52,13 @@ Exit status:
 
 @dataclass(frozen=True)
 class _Manner:
-    """What is done with a request, beside what it asks.
+    """What is done with a request, beside what it asks: the options of these names.
 
     Attributes:
-        file: of the sweep.
-        arguments: as given, for the record.
+        file: of the sweep, for its record.
+        arguments: of its command, likewise.
+        only_report: write the report of what there is, and run nothing.
+        as_sweep: id that the plan must have; None for any.
     """
 
     file: str
@@ -207,7 +209,7 @@ def _carry_out(request: "Request", manner: _Manner) -> int:
             f"{manner.as_sweep}: its file, its data or this code have changed since: it would now be {plan.sweep_id}. "
             "Run the file itself to start that one"
         )
-    if request.study is not None:
+    if request.study is not None and not manner.dry_run:
         from sweeps.engine.study import check_storage
 
         check_storage(request.study)

@@ -15,7 +15,7 @@ from sweeps.engine.ledger import Ledger
 from sweeps.engine.plan import AWAITS_TUNING, SEARCH_SEED, Plan, expand
 from sweeps.engine.results import TrialResult
 from sweeps.engine.retuned import retuned_document, retuned_table
-from sweeps.engine.runner import Places, recall, tuned
+from sweeps.engine.runner import Places, forget, recall, tuned
 from tests.conftest import tiny_config
 
 K, RATE, SIZE = "prompts.num_prompts", "optim.learning_rate", "optim.batch_size"
@@ -95,6 +95,19 @@ def test_nothing_is_chosen_before_the_round_has_ended(plan_of: Expand, tmp_path:
     Ledger(places.ledger).forget([next(iter(plan.tuning.trials))])
     assert tuned(plan, places) is plan
     assert recall(plan, places).keys() == set(list(plan.tuning.trials)[1:])
+
+
+def test_a_rerun_forgets_both_rounds(plan_of: Expand, tmp_path: Path) -> None:
+    plan = plan_of()
+    places = finish(plan, tmp_path, lambda cell, rate: rate)
+    ledger, own = Ledger(places.ledger), tuned(plan, places).distinct
+    for key in own:
+        ledger.claim(key, owner="someone")
+        ledger.finish(key, owner="someone", metrics={"test/nll": 3.0})
+    assert recall(tuned(plan, places), places).keys() >= own.keys()
+    forget(plan, places)
+    assert plan.tuning is not None
+    assert not ledger.entries([*own, *plan.tuning.trials])
 
 
 def test_a_rate_that_diverges_is_a_rate_that_was_tried(plan_of: Expand, tmp_path: Path) -> None:
