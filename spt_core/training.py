@@ -329,6 +329,15 @@ def num_steps(config: TrialConfig, num_examples: int) -> int:
     return min(steps, config.optim.max_steps or steps)
 
 
+def num_evaluations(config: TrialConfig, num_examples: int) -> int:
+    """How often a config scores dev on so many training examples, if it does not stop early."""
+    stop, an_epoch = num_steps(config, num_examples), math.ceil(num_examples / config.optim.batch_size)
+    every = config.evaluation.every_steps or an_epoch
+    on_the_way = stop // every + stop // an_epoch - stop // math.lcm(every, an_epoch)
+    at_the_end = stop > 0 and stop % every > 0 and stop % an_epoch > 0
+    return 1 + on_the_way + at_the_end
+
+
 def _evaluates_at(step: int, config: TrialConfig, *, num_examples: int, stop: int) -> bool:
     steps_an_epoch = math.ceil(num_examples / config.optim.batch_size)
     every = config.evaluation.every_steps or steps_an_epoch

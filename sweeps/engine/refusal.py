@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import typer
 
-FAILED_TRIALS, BAD_INPUT, INTERRUPTED = 1, 2, 130
+FAILED_TRIALS, BAD_INPUT, BUDGET_SPENT, INTERRUPTED = 1, 2, 3, 130
 
 
 @contextmanager

@@ -36,7 +36,7 @@ class Watcher(Callback):
 
     def __init__(self, plan: Plan, places: Places, ledger: Ledger, view: View, tracker: Tracker) -> None:
         self.plan = plan
-        self.trials = dict(plan.distinct)
+        self.trials = dict(plan.known)
         self.reused: set[str] = set()
         self._places, self._ledger, self._view, self._tracker = places, ledger, view, tracker
         self.ended: set[str] = set()
