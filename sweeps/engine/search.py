@@ -189,7 +189,9 @@ class StudySearch(_Source):
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tell the study what the ledger says: COMPLETE, FAIL, or PRUNED for a trial that was stopped."""
         asked, trial = self._running.pop(trial_id)
-        if not error:
+        if error:
+            self._ledger.fail(trial.key, owner=self._owner, error="its process was lost again and again")
+        else:
             self._ledger.prune(trial.key, owner=self._owner)  # unless it ended before it could be stopped
         entry = self._ledger.entries([trial.key]).get(trial.key)
         self._failures = self._failures + 1 if entry is None or entry.state == "failed" else 0
