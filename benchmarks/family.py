@@ -98,7 +98,7 @@ class Family:
             Those that did.
         """
         self.driver.wait(timeout)
-        _, orphans = psutil.wait_procs(self.processes(), timeout=grace)
+        orphans: list[psutil.Process] = psutil.wait_procs(self.processes(), timeout=grace)[1]
         self._listener.join(grace)
         return orphans
 

@@ -2,24 +2,20 @@
 
 import functools
 import json
-import os
-import re
 import signal
-import subprocess
-import sys
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import optuna
-import psutil
 import pytest
 
+from benchmarks.family import Family
 from sweeps.engine.ledger import Entry, Ledger
 from tests.sweeps.shown import Shown
 
+_MOST_SECONDS, _GRACE_SECONDS = 400.0, 30.0
 EXACT = ("--set", "backbone.precision=float32", "--cpus-per-worker", "1")
 
 
@@ -43,20 +39,10 @@ class Folder:
 
     def start(self, *command: str | Path) -> "Running":
         """Start `python COMMAND --output out`, apart from this process's terminal and Ray."""
-        home, mark = self.path / "home", uuid.uuid4().hex
+        home = self.path / "home"
         home.mkdir(exist_ok=True)
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-        own = {"HOME": str(home), "XDG_CACHE_HOME": str(home / "cache"), "SPT_TEST_MARK": mark, **self.environment}
-        process = subprocess.Popen(
-            [sys.executable, *map(str, command), "--output", "out"],
-            cwd=self.path,
-            env=inherited | own,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-        return Running(process, mark)
+        own = {"HOME": str(home), "XDG_CACHE_HOME": str(home / "cache"), **self.environment}
+        return Running(Family([*command, "--output", "out"], folder=self.path, environment=own))
 
     def run(self, *command: str | Path) -> "Ended":
         return self.start(*command).wait()
@@ -98,40 +84,33 @@ class Ended:
 
 
 class Running:
-    """A process that was started, and all that descend from it, known by a mark in their environment."""
+    """A sweep that was started, and what a test does to it meanwhile."""
 
-    def __init__(self, process: subprocess.Popen[str], mark: str) -> None:
-        self._process, self._mark = process, mark
-        self._said: list[str] = []
+    def __init__(self, family: Family) -> None:
+        self.family = family
 
     def until(self, pattern: str) -> str:
         """Read on to a line in which the pattern is found."""
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self._said.append(line)
-            if re.search(pattern, line):
-                return line
-        pytest.fail(f"ended without {pattern!r}:\n{''.join(self._said)}")
+        try:
+            return self.family.until(pattern)
+        except TimeoutError as error:
+            self.family.driver.kill()
+            pytest.fail(str(error))
 
     def signal(self, number: signal.Signals) -> None:
-        self._process.send_signal(number)
+        self.family.driver.send_signal(number)
+
+    def kill_one(self, title: str) -> None:
+        """SIGKILL a descendant of that title."""
+        victims = self.family.processes(title)
+        assert victims, f"no process {title}"
+        victims[0].kill()
 
     def wait(self) -> Ended:
         """Wait for its end; nobody may outlive it for long."""
-        rest, _ = self._process.communicate()
-        _, orphans = psutil.wait_procs(self._family(), timeout=30)
+        orphans = self.family.wait(timeout=_MOST_SECONDS, grace=_GRACE_SECONDS)
         assert not orphans
-        return Ended(self._process.returncode, "".join(self._said) + rest)
-
-    def _family(self) -> list[psutil.Process]:
-        found = []
-        for process in psutil.process_iter():
-            try:
-                if process.environ().get("SPT_TEST_MARK") == self._mark and process.pid != self._process.pid:
-                    found.append(process)
-            except (psutil.AccessDenied, psutil.NoSuchProcess):
-                continue
-        return found
+        return Ended(self.family.driver.returncode, self.family.output)
 
 
 def write_sweep(folder: Folder, factors: Mapping[str, list[Any]]) -> Path:
