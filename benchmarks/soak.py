@@ -1,7 +1,7 @@
 """Two hundred trials of one sweep while its workers and its drivers are killed: is anything lost, or there twice?
 
 The first trials run in Train workers, the rest in process, on a tiny random model. Workers die by SIGKILL at random
-intervals, and the driver three times: in the middle of the first part, at its end, and in the middle of the second.
+moments, and the driver three times: in the middle of the first part, at its end, and in the middle of the second.
 Each time the same command goes on. At the end the ledger, MLflow, the report and the trials' folders are compared.
 
     python -m benchmarks.soak --json
@@ -47,6 +47,7 @@ class _Soak:
         arguments: of the command.
         dice: choose moments and victims.
         say: takes a line of progress.
+        total: number of trials.
         kills: of each kind.
         orphans: titles of processes that outlived their driver for too long.
         memory: MiB of each driver, with the number of trials that had finished then.
@@ -56,21 +57,25 @@ class _Soak:
     arguments: list[str]
     dice: random.Random
     say: Callable[[str], None]
+    total: int
     kills: Counter[str] = field(default_factory=Counter)
     orphans: list[str] = field(default_factory=list)
     memory: list[list[tuple[int, float]]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._started = time.monotonic()
 
     def finished(self) -> int:
         """Trials that the ledger holds as finished."""
         return sum(1 for _ in (self.folder / "runs" / "trials").glob("*/metrics.json"))
 
-    def run(self, *, workers: int, until: int | None, every: float) -> int:
+    def run(self, *, workers: int, until: int | None, every: int) -> int:
         """Run the command; kill its workers now and then, and itself when enough trials have finished.
 
         Args:
             workers: `--workers`.
             until: finished trials at which the driver is killed; None lets it end.
-            every: mean seconds between two killed workers; 0 kills none.
+            every: mean number of trials between two killed workers; 0 kills none.
 
         Returns:
             The exit status.
@@ -79,23 +84,21 @@ class _Soak:
         driver, title = psutil.Process(family.driver.pid), TRAIN_WORKER if workers else TUNE_FUNCTION
         memory: list[tuple[int, float]] = []
         self.memory.append(memory)
-        next_kill, deadline, said = self._moment(every), time.monotonic() + _MOST_SECONDS, -1
+        next_kill, deadline, said = self._after(self.finished(), every), time.monotonic() + _MOST_SECONDS, -1
         while family.driver.poll() is None:
             done = self.finished()
             if done != said:
                 said = done
                 memory.append((done, driver.memory_info().rss / _MIB))
-                self.say(f"{done} finished, {dict(self.kills)} killed, driver {memory[-1][1]:.0f} MiB")
+                self.say(f"{done} of {self.total} finished, {dict(self.kills)} killed, {self._eta()}")
             if until is not None and done >= until:
                 family.driver.send_signal(signal.SIGKILL)
                 self.kills["driver"] += 1
                 break
-            if every and time.monotonic() >= next_kill:
-                next_kill = self._moment(every)
-                victims = family.processes(title)
-                if victims:
-                    self.dice.choice(victims).kill()
-                    self.kills["train worker" if workers else "tune function"] += 1
+            if every and done >= next_kill and (victims := family.processes(title)):
+                next_kill = self._after(done, every)
+                self.dice.choice(victims).kill()
+                self.kills["train worker" if workers else "tune function"] += 1
             if time.monotonic() > deadline:
                 family.driver.kill()
                 raise TimeoutError(f"the sweep hangs at {done} trials:\n{family.output[-2000:]}")
@@ -106,19 +109,23 @@ class _Soak:
             self.say(family.output[-4000:])
         return code
 
-    def _moment(self, every: float) -> float:
-        return time.monotonic() + every * self.dice.uniform(0.5, 1.5)
+    def _eta(self) -> str:
+        done, spent = self.finished(), time.monotonic() - self._started
+        return f"ETA {spent / done * (self.total - done) / 60:.0f} min" if done else "ETA unknown"
+
+    def _after(self, done: int, every: int) -> int:
+        return done + self.dice.randint(1, max(1, 2 * every - 1))
 
 
 def measure(
-    *, in_process: int, in_workers: int, every: float, seed: int, say: Callable[[str], None] = lambda line: None
+    *, in_process: int, in_workers: int, every: int, seed: int, say: Callable[[str], None] = lambda line: None
 ) -> dict[str, Any]:
     """Run the sweep through all its kills, and count what is there.
 
     Args:
         in_process: trials of the second part; with `in_workers` a multiple of 4.
         in_workers: trials of the first part.
-        every: mean seconds between two killed workers.
+        every: mean number of trials between two killed workers.
         seed: of the kills.
         say: takes a line of progress.
 
@@ -133,7 +140,7 @@ def measure(
         model = random_model(folder / "model")
         command = ["-m", "sweeps.engine.cli", "run", "soak.py", "--scale", "tiny", "--model", str(model)]
         command += ["--seeds", str(total // _CELLS), "--concurrency", "2", "--cpus-per-worker", "1"]
-        soak = _Soak(folder, [*command, "--output", "runs"], dice, say)
+        soak = _Soak(folder, [*command, "--output", "runs"], dice, say, total)
         soak.run(workers=1, until=dice.randint(1, max(1, in_workers - 1)), every=every)
         soak.run(workers=1, until=in_workers, every=every)
         soak.run(workers=0, until=in_workers + dice.randint(in_process // 4, in_process // 2), every=every)
@@ -193,7 +200,7 @@ def main(
     *,
     in_process: Annotated[int, typer.Option(help="Trials in process.")] = 160,
     in_workers: Annotated[int, typer.Option(help="Trials in Train workers.")] = 40,
-    every: Annotated[float, typer.Option(help="Mean seconds between two killed workers.")] = 20.0,
+    every: Annotated[int, typer.Option(help="Mean number of trials between two killed workers.")] = 6,
     seed: Annotated[int, typer.Option(help="Of the moments and the victims.")] = 0,
     as_json: options.AsJson = False,
 ) -> None:

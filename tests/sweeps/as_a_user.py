@@ -3,13 +3,14 @@
 import functools
 import json
 import signal
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+from mlflow.entities import Run
 
 from benchmarks.family import Family
 from sweeps.engine.ledger import Entry, Ledger
@@ -133,3 +134,44 @@ def spt(folder: Folder, factors: Mapping[str, list[Any]]) -> list[str | Path]:
 
 def but_for_the_machine(metrics: Mapping[str, float]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if not name.endswith("seconds") and "system/" not in name}
+
+
+def assert_whole(
+    folder: Folder, *, steps: int, retries: Collection[int] | None = None, shown: Shown | None = None
+) -> dict[str, Run]:
+    """Every trial of the report finished: once everywhere, with each step once and the numbers of the last.
+
+    Args:
+        folder: of a sweep that has ended.
+        steps: of each trial.
+        retries: that each trial may have had; None leaves that open.
+        shown: in MLflow; None asks the folder's own store.
+
+    Returns:
+        The child runs by trial key.
+    """
+    folder.__dict__.pop("results", None)
+    trials = folder.results["trials"]
+    keys = [trial["key"] for trial in trials]
+    assert len(set(keys)) == len(keys) > 0
+    entries, shown = folder.ledger(*keys), shown or folder.mlflow()
+    assert shown.parent.info.status == "FINISHED"
+    assert sorted(shown.children) == sorted(keys)
+    for trial in trials:
+        key, child = trial["key"], shown.children[trial["key"]]
+        assert (trial["state"], entries[key].state, child.info.status) == ("finished", "finished", "FINISHED")
+        assert child.data.tags["spt.complete"] == "true"
+        assert entries[key].metrics == trial["metrics"]
+        assert child.data.metrics.items() >= trial["metrics"].items()
+        assert trial["metrics"]["train/steps"] == steps
+        history = folder.history(key)
+        assert [row["step"] for row in history] == list(range(steps + 1))
+        assert min(row["dev/nll"] for row in history if "dev/nll" in row) == trial["metrics"]["dev/nll"]
+        told = [(row["step"], row["train/total"]) for row in history if "train/total" in row]
+        assert sorted(shown.steps(key, "train/total")) == told
+        if retries is not None:
+            assert int(child.data.tags["spt.retries"]) in retries
+    complete = [one.user_attrs["key"] for one in folder.study().trials if one.state.name == "COMPLETE"]
+    assert len(set(complete)) == len(complete)
+    assert not list((folder.out / "checkpoints").iterdir()), "checkpoints have served when a trial has finished"
+    return shown.children
