@@ -19,7 +19,12 @@ def ran_out_of_memory(error: BaseException) -> bool:
 
 def found_disk_full(error: BaseException) -> bool:
     """Whether a file could not be written because the disk, or a quota on it, is full."""
-    return any(phrase in str(one) for one in (error, *_innermost(error)) for phrase in _DISK_FULL)
+    said = ""
+    chain: BaseException | None = error
+    while chain is not None:  # a library may have put words of its own around it
+        said += "".join(str(one) for one in (chain, *_innermost(chain)))
+        chain = chain.__cause__ or chain.__context__
+    return any(phrase in said for phrase in _DISK_FULL)
 
 
 def one_line(error: BaseException) -> str:

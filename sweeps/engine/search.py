@@ -68,7 +68,7 @@ class PlannedSearch(_Source):
     ) -> None:
         super().__init__()
         self._waiting, self._ledger, self._value = deque(pending), ledger, metric
-        self._running: dict[str, tuple[Trial, dict[int, float]]] = {}
+        self._running: dict[str, tuple[Trial, str, dict[int, float]]] = {}
         levels: dict[str, list[Any]] = {}
         for cell in plan.cells:
             for path, level in factors(cell).items():
@@ -86,18 +86,20 @@ class PlannedSearch(_Source):
         if not self._waiting:
             return str(Searcher.FINISHED)
         trial, job = self._waiting.popleft()
-        self._running[trial_id] = (trial, {})
+        self._running[trial_id] = (trial, job.owner, {})
         return {"job": vars(job)}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Keep a dev evaluation by its optimisation step; other reports carry no value."""
         if self._value in result and FINAL not in result:
-            self._running[trial_id][1][int(result["step"])] = result[self._value]
+            self._running[trial_id][2][int(result["step"])] = result[self._value]
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Record the trial: COMPLETE with the ledger's value, else FAIL."""
-        trial, values = self._running.pop(trial_id)
+        """Record the trial: COMPLETE with the ledger's value, else FAIL; another driver's is that one's to record."""
+        trial, owner, values = self._running.pop(trial_id)
         entry = self._ledger.entries([trial.key]).get(trial.key)
+        if entry is not None and entry.owner != owner:
+            return
         value = entry.metrics.get(self._value) if entry is not None and entry.state == "finished" else None
         params = {**factors(trial.cell), _SEED: trial.seed}
         self._study.add_trial(
