@@ -25,14 +25,15 @@ class SystemMetrics:
 
     def sample(self) -> dict[str, float]:
         """CPU in percent since the last sample (of the process: 100 is one core); memory in MiB and percent, now."""
-        memory = psutil.virtual_memory()
+        memory, resident = psutil.virtual_memory(), self._process.memory_info().rss
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _PEAK_UNIT  # of which the kernel's is a moment old
         found = {
             "cpu_utilization_percentage": psutil.cpu_percent(),
             "system_memory_usage_megabytes": (memory.total - memory.available) / _MIB,
             "system_memory_usage_percentage": memory.percent,
             "process_cpu_percentage": self._process.cpu_percent(),
-            "process_memory_megabytes": self._process.memory_info().rss / _MIB,
-            "process_peak_memory_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _PEAK_UNIT / _MIB,
+            "process_memory_megabytes": resident / _MIB,
+            "process_peak_memory_megabytes": max(peak, resident) / _MIB,
             **(self._of_gpu() if self._device.startswith("cuda") else {}),
         }
         return {PREFIX + name: float(value) for name, value in found.items()}

@@ -193,6 +193,7 @@ def test_a_trial_that_diverges_is_shown_as_failed_and_the_others_are_kept(here: 
     assert shown.children[good["key"]].info.status == "FINISHED"
     assert shown.children[bad["key"]].info.status == "FAILED"
     assert shown.children[bad["key"]].data.tags["spt.error"] == bad["error"]
+    assert shown.children[bad["key"]].data.tags["spt.retries"] == "0"
 
 
 @pytest.mark.slow

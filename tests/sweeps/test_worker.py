@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -99,6 +99,26 @@ def test_a_trial_that_ended_unrecorded_answers_from_its_folder(job: Callable[...
     again = Reports(tmp_path / "b")
     assert worker.run(one, report=again, resume_from=None) == first
     assert again.rows == []
+
+
+def test_each_row_says_what_the_trial_takes_of_its_machine(job: Callable[..., Job], tmp_path: Path) -> None:
+    one, reports = job(), Reports(tmp_path / "a")
+    worker.run(one, report=reports, resume_from=None)
+    for row in (*history(one), *(row for row in reports.rows if "test/progress" not in row)):
+        assert row["system/process_peak_memory_megabytes"] >= row["system/process_memory_megabytes"] > 50
+        assert 0 < row["system/system_memory_usage_percentage"] < 100
+    assert max(row["system/process_cpu_percentage"] for row in history(one)) > 0
+
+
+def test_a_smaller_layout_changes_neither_the_numbers_nor_what_was_asked_for(
+    job: Callable[..., Job], tmp_path: Path
+) -> None:
+    whole, small = job("whole"), job("small")
+    compute = {**small.config["compute"], "micro_batch_size": 1, "prompts_per_pass": 1}
+    expected = worker.run(whole, report=Reports(tmp_path / "a"), resume_from=None)["metrics"]
+    found = worker.run(replace(small, compute=compute), report=Reports(tmp_path / "b"), resume_from=None)["metrics"]
+    assert but_for_the_machine(found) == pytest.approx(but_for_the_machine(expected), rel=1e-4, nan_ok=True)
+    assert json.loads((Path(small.folder) / "config.json").read_text()) == json.loads(json.dumps(small.config))
 
 
 def test_a_trial_that_fails_by_itself_says_why_and_leaves_no_result(job: Callable[..., Job], tmp_path: Path) -> None:
