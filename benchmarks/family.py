@@ -20,6 +20,8 @@ TRAIN_WORKER = "RayTrainWorker"
 TUNE_FUNCTION = "ImplicitFunc"
 """The same of a Tune function's: the supervisor of a trial, or all of a trial with `--workers 0`."""
 _MARK = "SPT_FAMILY"
+_OWN = {"RAY_worker_niceness": "0"}
+"""Ray's workers yield to all others by default, and starve on a machine that is shared."""
 
 
 class Family:
@@ -39,7 +41,7 @@ class Family:
         self.driver = subprocess.Popen(
             [sys.executable, *map(str, arguments)],
             cwd=folder,
-            env=inherited | {_MARK: self._mark} | dict(environment or {}),
+            env=inherited | _OWN | {_MARK: self._mark} | dict(environment or {}),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
