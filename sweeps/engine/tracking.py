@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -75,7 +75,7 @@ _TRIAL_FILES = (
     results.METRICS,
 )
 _STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED", "pruned": "KILLED"}
-_PARAM_LENGTH, _TAG_LENGTH, _DATASET_LENGTH, _DIGEST_LENGTH = 6000, 5000, 500, 36
+_PARAM_LENGTH, _TAG_LENGTH, _DATASET_LENGTH, _DIGEST_LENGTH, _LOCK_LENGTH = 6000, 5000, 500, 36, 250
 _PARAMS_A_BATCH, _METRICS_A_BATCH, _RUNS_A_PAGE = 100, 1000, 1000
 
 
@@ -212,7 +212,10 @@ class Tracker:
             return
         plan = self._plan
         self._client = MlflowClient(self._uri)
-        self._experiment_id = self._find_or_make_experiment()
+        with self._alone(
+            f"mlflow {redact(self._uri)}"[:_LOCK_LENGTH]
+        ):  # the first to ask a new database makes its tables
+            self._experiment_id = self._find_or_make_experiment()
         parent = self._find_or_make({SWEEP_ID: plan.sweep_id}, name=plan.sweep_id, tags={}, started=_now())
         run_id = parent.info.run_id
         params = {"scale": plan.scale, "cells": len(plan.cells), "seeds": len(plan.seeds)}
@@ -317,12 +320,15 @@ class Tracker:
         return child
 
     def _find_or_make(self, identity: Mapping[str, str], *, name: str, tags: Mapping[str, Any], started: int) -> Run:
-        lock = " ".join(("mlflow", self._experiment_id, *identity.values()))
-        with alone(self._ledger, lock, owner=self._owner) if self._ledger else nullcontext():
+        with self._alone(" ".join(("mlflow", self._experiment_id, *identity.values()))):
             for run in self._search(identity):
                 return run
             described = {path: _text(value, _TAG_LENGTH) for path, value in tags.items()} | dict(identity)
             return self._client.create_run(self._experiment_id, start_time=started, tags=described, run_name=name)
+
+    def _alone(self, what: str) -> AbstractContextManager[None]:
+        """Keeps other drivers out, where there is a ledger to agree in."""
+        return alone(self._ledger, what, owner=self._owner) if self._ledger else nullcontext()
 
     def _search(self, tags: Mapping[str, str]) -> Iterator[Run]:
         """The runs that have these tags, oldest first."""

@@ -14,7 +14,7 @@ from tests.sweeps.as_a_user import EXACT, Ended, Folder, assert_whole, spt
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.faults]
 
-IN_PROCESS = (*EXACT, "--workers", "0", "--set", "optim.max_steps=8")
+IN_PROCESS = (*EXACT, "--workers", "0")
 
 
 def test_a_driver_killed_at_a_random_moment_loses_nothing(tiny_llama: Path, tmp_path: Path) -> None:
@@ -31,7 +31,7 @@ def test_a_driver_killed_at_a_random_moment_loses_nothing(tiny_llama: Path, tmp_
     killed = first.wait()
     ended = folder.run(*command)
     assert ended.code == 0, ended.output
-    children = assert_whole(folder, steps=8)
+    children = assert_whole(folder, steps=4)
     assert len(children) == 12
     over = set(labels(killed, "finished"))
     assert not over & labels(ended, "starting"), "what had finished is not run again"
@@ -40,6 +40,7 @@ def test_a_driver_killed_at_a_random_moment_loses_nothing(tiny_llama: Path, tmp_
 def test_two_drivers_share_a_sweep_and_no_trial_runs_twice(tiny_llama: Path, tmp_path: Path) -> None:
     folder = Folder(tmp_path)
     command = [*spt(folder, {"prompts.num_prompts": [1, 2, 3, 4]}), "--model", tiny_llama, *IN_PROCESS, "--seeds", "2"]
+    command += ["--set", "optim.max_steps=24"]
     pair = [folder.start(*command, "--concurrency", "1") for _ in range(2)]
     ended = [sweep.wait() for sweep in pair]
     assert [one.code for one in ended] == [0, 0], ended[0].output + ended[1].output
@@ -47,7 +48,7 @@ def test_two_drivers_share_a_sweep_and_no_trial_runs_twice(tiny_llama: Path, tmp
     assert len(ran) == 8
     assert set(ran.values()) == {1}
     assert all(labels(one, "training") for one in ended), "both had their share"
-    assert len(assert_whole(folder, steps=8, retries={0})) == 8
+    assert len(assert_whole(folder, steps=24, retries={0})) == 8
 
 
 def labels(ended: Ended, what: str) -> set[str]:
