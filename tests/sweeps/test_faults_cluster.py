@@ -1,5 +1,6 @@
 """A node that is lost while a sweep runs on a cluster of two."""
 
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,11 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.faults]
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
     """A head without room for a trial's worker, so that each runs on another node."""
-    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": True})
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    head = {"num_cpus": 0, "include_dashboard": True, "dashboard_port": port}
+    nodes = Cluster(initialize_head=True, head_node_args=head)
     yield nodes
     ray.shutdown()
     nodes.shutdown()
