@@ -17,11 +17,11 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.faults]
 
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
-    """A head without room for a trial's worker, so that each runs on another node."""
+    """A head with room for a supervisor beside which no worker fits, so that each runs on another node."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    head = {"num_cpus": 0, "include_dashboard": True, "dashboard_port": port}
+    head = {"num_cpus": 1, "include_dashboard": True, "dashboard_port": port}
     nodes = Cluster(initialize_head=True, head_node_args=head)
     yield nodes
     ray.shutdown()
@@ -47,4 +47,4 @@ def test_a_trial_of_a_lost_node_goes_on_elsewhere(cluster: Cluster, tiny_llama: 
     while left := [one for one in list_placement_groups() if one.state != "REMOVED"]:
         assert time.monotonic() < deadline, f"placement groups outlive the sweep: {left}"
         time.sleep(0.5)
-    assert ray.available_resources()["CPU"] == 1
+    assert ray.available_resources()["CPU"] == 2
