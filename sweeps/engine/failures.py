@@ -36,9 +36,10 @@ def one_line(error: BaseException) -> str:
 
 
 def _innermost(error: BaseException) -> Iterator[BaseException]:
-    """The failures that an error of Ray stands for, one a worker; the error itself if it is nobody's envelope."""
+    """The failures that an error is the envelope of, one a worker; the error itself if it is none."""
     failures = getattr(error, "worker_failures", None)
-    cause = getattr(error, "cause", None) or getattr(error, "health_check_failure", None)
+    # Ray's task errors, Train's health checks, SQLAlchemy's errors.
+    cause = next(filter(None, (getattr(error, name, None) for name in ("cause", "health_check_failure", "orig"))), None)
     if failures:
         for failure in failures.values():
             yield from _innermost(failure)

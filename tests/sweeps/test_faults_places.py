@@ -113,8 +113,8 @@ def test_a_full_disk_ends_the_sweep_with_its_cure_and_space_lets_it_go_on(
     ballast = fill(small_disk)
     full = sweep.wait()
     assert full.code == 1, full.output
-    assert "Traceback" not in full.output
-    assert "free some space" in full.output
+    assert "Traceback" not in full.output, full.output
+    assert "free some space" in full.output, full.output
     ballast.unlink()
     ended = folder.run(*command)
     assert ended.code == 0, ended.output

@@ -1,10 +1,12 @@
 """What a trial that broke off does next, and how much of that is decided by the words of an exception."""
 
 import errno
+import sqlite3
 from pathlib import Path
 
 import pytest
 import ray.exceptions
+import sqlalchemy as sa
 import torch
 
 from spt_core.config import TrialConfig
@@ -104,6 +106,9 @@ def test_a_worker_is_replaced_three_times() -> None:
 def test_a_full_disk_is_a_persons_to_mend() -> None:
     full = OSError(errno.ENOSPC, "No space left on device")
     assert found_disk_full(OfWorkersError(full))
+    of_database = sa.exc.OperationalError("INSERT", {}, sqlite3.OperationalError("database or disk is full"))
+    assert found_disk_full(of_database)
+    assert one_line(of_database) == "OperationalError: database or disk is full"
     with pytest.raises(GaveUpError, match="free some space"):
         Retries().after(full, config=TrialConfig(), workers=1, losses=0)
 
