@@ -45,6 +45,7 @@ from mlflow.exceptions import MlflowException  # noqa: E402
 
 for _chatty in ("mlflow", "alembic"):
     logging.getLogger(_chatty).setLevel(logging.WARNING)
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # what it raises it also logs, for a page
 
 logger = logging.getLogger(__name__)
 
