@@ -3,8 +3,10 @@
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+from ray import cloudpickle
 from ray.tune import Callback
 
 from sweeps.engine import retries
@@ -126,9 +128,13 @@ class Watcher(Callback):
 
 
 def _error(trial: Any) -> Exception:
-    """What Tune keeps of how a trial's process ended."""
-    error = trial.get_pickled_error()
-    return error if isinstance(error, Exception) else RuntimeError("its process was lost")
+    """How a trial's process ended: what Tune has just written beside it, before it gets to the trial's storage."""
+    path = trial.pickled_error_file
+    if path is not None and Path(path).is_file():
+        error = cloudpickle.loads(Path(path).read_bytes())
+        if isinstance(error, Exception):
+            return error
+    return RuntimeError("its process was lost")
 
 
 def _key(trial: Any) -> str:

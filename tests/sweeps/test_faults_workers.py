@@ -34,7 +34,7 @@ def test_a_killed_tune_function_is_replaced_and_the_trial_goes_on(tiny_llama: Pa
     sweep = folder.start(*command, "--workers", "0")
     sweep.until(r"training \d\d/60")
     sweep.kill_one(TUNE_FUNCTION)
-    sweep.until(": retrying: ")
+    assert "Error" in sweep.until(": retrying: ")
     assert "training 0/60" not in sweep.until(r": training \d+/60"), "it goes on from its checkpoint"
     ended = sweep.wait()
     assert ended.code == 0, ended.output
