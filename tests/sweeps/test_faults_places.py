@@ -66,13 +66,12 @@ def test_a_server_that_is_away_for_half_a_minute_gets_all_of_it(
 ) -> None:
     folder = Folder(tmp_path)
     command = [*spt(folder, {"prompts.num_prompts": [1, 2]}), "--model", tiny_llama, *EXACT, "--workers", "0"]
-    command += ["--seeds", "2", "--concurrency", "1", "--set", "optim.max_steps=120"]
+    command += ["--concurrency", "1", "--set", "optim.max_steps=40"]
     sweep = folder.start(*command, "--tracking-uri", server.uri)
     sweep.until(r"training \d+/")
     server.stop()
     stopped = time.monotonic()
     sweep.until(": finished")  # nobody waits for the server
-    sweep.family.driver.poll()
     back = threading.Timer(max(0.0, AWAY_SECONDS - (time.monotonic() - stopped)), server.start)
     back.start()
     ended = sweep.wait()
@@ -80,8 +79,8 @@ def test_a_server_that_is_away_for_half_a_minute_gets_all_of_it(
     assert ended.code == 0, ended.output
     assert "is away" in ended.output
     assert "MLflow has not got" not in ended.output
-    children = assert_whole(folder, steps=120, shown=Shown(server.uri, "mine"))
-    assert len(children) == 4
+    children = assert_whole(folder, steps=40, shown=Shown(server.uri, "mine"))
+    assert len(children) == 2
     for child in children.values():  # what the compare view of the server shows
         assert child.data.tags["factor.prompts.num_prompts"] == child.data.params["prompts.num_prompts"]
         assert {one.dataset.name for one in child.inputs.dataset_inputs} == {"sample:train", "sample:valid"}
