@@ -212,10 +212,9 @@ class Tracker:
         if self._parent_id:
             return
         plan = self._plan
-        self._client = MlflowClient(self._uri)
-        with self._alone(
-            f"mlflow {redact(self._uri)}"[:_LOCK_LENGTH]
-        ):  # the first to ask a new database makes its tables
+        # The first to ask a new database makes its tables, and two at once break the migrations.
+        with self._alone(f"mlflow {redact(self._uri)}"[:_LOCK_LENGTH]):
+            self._client = MlflowClient(self._uri)
             self._experiment_id = self._find_or_make_experiment()
         parent = self._find_or_make({SWEEP_ID: plan.sweep_id}, name=plan.sweep_id, tags={}, started=_now())
         run_id = parent.info.run_id
