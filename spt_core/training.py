@@ -256,14 +256,14 @@ class _Run:
         """How the prompts stand, and how the choices on dev fall on them where there is a choice."""
         found = describe_prompts(self.model)
         if self.model.num_prompts > 1:
-            chosen = selected_prompts(self.model, self.splits.dev, batch_size=self.config.evaluation.batch_size)
+            chosen = selected_prompts(self.model, self.splits.dev, batch_size=self.config.scoring.batch_size)
             of_dev = usage(chosen, num_prompts=self.model.num_prompts)
             found |= {f"dev/{name}": value for name, value in of_dev.items()}
         return found
 
     def _score_dev(self) -> tuple[float, dict[str, float]]:
         """What chooses the checkpoint, lower being better, and what is reported of it."""
-        config, dev = self.config.evaluation, self.splits.dev
+        config, dev = self.config.scoring, self.splits.dev
         nll = selected_nll(self.model, dev, batch_size=config.batch_size)
         if config.select_by == "nll":
             return nll, {"dev/nll": nll}

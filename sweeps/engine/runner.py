@@ -20,6 +20,7 @@ from sweeps.engine.ledger import Entry, Ledger, owner_here
 from sweeps.engine.plan import Plan, Trial
 from sweeps.engine.progress import View
 from sweeps.engine.results import TrialResult
+from sweeps.engine.retries import MOST_LOSSES
 from sweeps.engine.trial import PERCENT, Job, supervise
 
 if TYPE_CHECKING:
@@ -542,6 +543,7 @@ class _Rounds:
                 name=self._plan.sweep_id,
                 storage_path=str(places.output / "tune"),
                 callbacks=[self._watcher],
+                failure_config=tune.FailureConfig(max_failures=MOST_LOSSES),  # of a trial's supervisor
                 verbose=0,
             ),
         )

@@ -100,7 +100,7 @@ class PlannedSearch(_Source):
     ) -> None:
         super().__init__(budget)
         self._waiting, self._ledger, self._value = deque(pending), ledger, metric
-        self._running: dict[str, tuple[Trial, dict[int, float]]] = {}
+        self._running: dict[str, tuple[Trial, str, dict[int, float]]] = {}
         levels: defaultdict[str, list[Any]] = defaultdict(list)
         for trial in trials:
             for path, level in {**factors(trial.cell), _SEED: trial.seed}.items():
@@ -113,18 +113,20 @@ class PlannedSearch(_Source):
         if not self._waiting:
             return str(Searcher.FINISHED)
         trial, job = self._waiting.popleft()
-        self._running[trial_id] = (trial, {})
+        self._running[trial_id] = (trial, job.owner, {})
         return {"job": vars(job)}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Keep a dev evaluation by its optimisation step; other reports carry no value."""
         if self._value in result and FINAL not in result:
-            self._running[trial_id][1][int(result["step"])] = result[self._value]
+            self._running[trial_id][2][int(result["step"])] = result[self._value]
 
     def _end(self, trial_id: str, *, error: bool) -> None:
-        """Record the trial: COMPLETE with the ledger's value, else FAIL."""
-        trial, values = self._running.pop(trial_id)
+        """Record the trial: COMPLETE with the ledger's value, else FAIL; another driver's is that one's to record."""
+        trial, owner, values = self._running.pop(trial_id)
         entry = self._ledger.entries([trial.key]).get(trial.key)
+        if entry is not None and entry.owner != owner:
+            return
         value = entry.metrics.get(self._value) if entry is not None and entry.state == "finished" else None
         params = {**factors(trial.cell), _SEED: trial.seed}
         self._study.add_trial(
@@ -244,10 +246,14 @@ class StudySearch(_Source):
     def _end(self, trial_id: str, *, error: bool) -> None:
         """Tell the study what the ledger says: COMPLETE, FAIL, or PRUNED for a trial that was stopped."""
         if trial_id == self._base_id:
-            self._base_id, self._base_failed = None, error
+            base = self._exploration.trial({}).key
+            entry = self._ledger.entries([base]).get(base)
+            self._base_id, self._base_failed = None, entry is None or entry.state != "finished"
             return
         asked, trial = self._running.pop(trial_id)
-        if not error:
+        if error:
+            self._ledger.fail(trial.key, owner=self._owner, error="its process was lost again and again")
+        else:
             self._ledger.prune(trial.key, owner=self._owner)  # unless it ended before it could be stopped
         entry = self._ledger.entries([trial.key]).get(trial.key)
         self._failures = self._failures + 1 if entry is None or entry.state == "failed" else 0
