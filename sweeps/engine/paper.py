@@ -1,6 +1,6 @@
 """The paper as data: every number of Tables 1 to 8, the conditions they were measured under, and its claims.
 
-Huang et al., "Selective Prompting Tuning for Personalized Conversations with LLMs" (Findings of ACL 2024). Metrics go by
+Huang et al., "Selective Prompting Tuning for Personalized Conversations with LLMs" (Findings of ACL 2024). Metrics have
 the names of our own, so a published value and ours stand under one name. Nothing here is computed from another number;
 what the paper's numbers say of each other is in the tests.
 """

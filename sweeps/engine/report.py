@@ -105,7 +105,7 @@ class _Report:
         self.summaries = summarise(plan, results)
         self.effects = factorial_effects(self.summaries, plan.sweep.primary_metric)
         metrics = dict.fromkeys([plan.sweep.primary_metric, *MAIN_METRICS])
-        compared = {metric: compare(self.summaries, metric) for metric in metrics}
+        compared = {metric: compare(self.summaries, metric, despite=plan.sweep.despite) for metric in metrics}
         self.comparisons = {metric: found for metric, found in compared.items() if found}
         self.verdict = judge(plan, self.summaries, compared[plan.sweep.primary_metric])
         self.main_table = tables.main_table(plan, self.summaries)
@@ -263,7 +263,9 @@ def _delta(comparison: Comparison) -> dict[str, Any]:
         "by_seed": {str(seed): difference for seed, difference in comparison.by_seed.items()},
         "p": comparison.p,
         "p_holm": comparison.p_holm,
+        "probability_of_improvement": comparison.probability_of_improvement,
         "covers": comparison.covers,
+        "caveats": list(comparison.caveats),
     }
 
 

@@ -20,7 +20,7 @@ import pytest
 from rich.console import Console
 
 from spt_core.config import TrialConfig
-from sweeps.engine import figures, report, stats, tables
+from sweeps.engine import example_noise, figures, report, stats, tables
 from sweeps.engine.design import Grid, Sweep
 from sweeps.engine.findings import compare, summarise
 from sweeps.engine.plan import Plan, Trial
@@ -306,6 +306,63 @@ class TestVerdict:
         assert "the same trials" in made.table()
 
 
+class TestRefusals:
+    def test_another_budget_is_not_compared_unless_told(self, tmp_path: Path) -> None:
+        made = make(tmp_path, THREE_SEEDS)
+        made.plan = replace(
+            made.plan,
+            trials=tuple(
+                replace(one, config=one.config.override({"optim.max_steps": 9}))
+                if one.cell == made.plan.cells[2]
+                else one
+                for one in made.plan.trials
+            ),
+        )
+        assert [one.summary.label for one in compare(summarise(made.plan, made.results), "test/nll")] == [
+            "num_prompts=2"
+        ]
+        assert "not compared: another budget: 72 contexts in at most 1 epoch against all" in made.write()["report.html"]
+        made.plan = replace(made.plan, sweep=replace(made.plan.sweep, despite=("budget",)))
+        compared = compare(summarise(made.plan, made.results), "test/nll", despite=made.plan.sweep.despite)
+        assert [one.summary.label for one in compared] == ["num_prompts=2", "num_prompts=4"]
+        assert "compared all the same: another budget" in made.write()["report.html"]
+
+    def test_failed_seeds_are_paired_on_those_left_when_told(self, tmp_path: Path) -> None:
+        made = make(tmp_path, THREE_SEEDS)
+        made.fail(4, 1, "lost")
+        compared = compare(summarise(made.plan, made.results), "test/nll", despite=["failed seeds"])
+        of_four = next(one for one in compared if one.summary.label == "num_prompts=4")
+        assert of_four.by_seed == pytest.approx({0: -0.20, 2: -0.22})
+        assert of_four.caveats == ("num_prompts=4: seed 1 failed: lost",)
+        made.plan = replace(made.plan, sweep=replace(made.plan.sweep, despite=("failed seeds",)))
+        assert report.verdict(made.plan, made.results).startswith("num_prompts=2 has the best")
+
+    def test_a_sweep_cannot_overlook_what_is_no_kind(self, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match="despite 'luck'"):
+            replace(make(tmp_path, ONE_SEED).plan.sweep, despite=("luck",))
+
+    @pytest.mark.parametrize("metric", ["test/f1", "test/bleu", "test/rouge_l", "test/dist_avg"])
+    def test_one_seed_has_example_noise_in_every_metric_of_text(self, tmp_path: Path, metric: str) -> None:
+        made = make(tmp_path, ONE_SEED)
+        (first, _) = compare(summarise(made.plan, made.results), metric)
+        assert first.covers == "examples"
+        assert first.num_dialogues == NUM_DIALOGUES
+        assert first.delta.low <= first.delta.high
+        assert math.isnan(first.p) == ("dist" not in metric)
+
+    def test_verdict_says_what_the_seeds_could_have_found(self, tmp_path: Path) -> None:
+        made = make(tmp_path, THREE_SEEDS)
+        text = report.verdict(made.plan, made.results)
+        found = stats.power(np.subtract(THREE_SEEDS[4], THREE_SEEDS[1]))
+        assert found is not None
+        assert f"3 seeds find one of {found.detectable:.3f} in four of five studies" in text
+        assert "A difference of less than 0.01 would not matter: that is not shown (p = 1)" in text
+
+    def test_no_difference_is_shown_by_equivalence_alone(self, tmp_path: Path) -> None:
+        made = make(tmp_path, {1: [3.300, 3.320, 3.310, 3.290], 4: [3.301, 3.319, 3.310, 3.291]})
+        assert "would not matter: two one-sided tests show that" in report.verdict(made.plan, made.results)
+
+
 class Page(HTMLParser):
     """The elements of a page, and its text."""
 
@@ -491,15 +548,18 @@ class TestManyTrials:
     def test_each_trials_predictions_are_read_once_for_each_use(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The interval over test responses, the examples and the use of the prompts; the baseline is read no more."""
+        """For the interval of each metric over test dialogues, the examples and the use of the prompts."""
         made = make(tmp_path, {k: [3 - 0.01 * k] for k in range(1, 13)})
         read: list[str] = []
         original = pq.ParquetFile
         monkeypatch.setattr(pq, "ParquetFile", lambda path: (read.append(path.parent.name), original(path))[1])
         made.write()
         uses = Counter(read)
-        assert {uses[made.trial(k).key] for k in range(2, 13)} == {3}
-        assert uses[made.trial(1).key] == 2  # with one prompt there is no use of prompts to show
+        covered = sum(metric in example_noise.COVERED for metric in report.MAIN_METRICS)
+        assert {uses[made.trial(k).key] for k in range(2, 13)} == {covered + 2}
+        assert (
+            uses[made.trial(1).key] == covered + 1
+        )  # the baseline is read no more, and with one prompt there is no use of prompts to show
 
     def test_an_interval_is_computed_once(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         made = make(tmp_path, {k: [3 - 0.01 * k, 3.1 - 0.01 * k] for k in range(1, 9)})
