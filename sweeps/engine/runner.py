@@ -136,7 +136,7 @@ def resolve_device(resources: Resources) -> tuple[str, Resources]:
 
 def _cluster_gpus() -> float:
     if os.environ.get("RAY_ADDRESS"):
-        with _ray(verbose=False) as cluster:
+        with ray_runtime(verbose=False) as cluster:
             return cluster.get("GPU", 0.0)
     import torch
 
@@ -513,7 +513,7 @@ class _Rounds:
         if not ray.is_initialized():
             self._watcher.announce("starting Ray")
         self._places.output.mkdir(parents=True, exist_ok=True)
-        cluster = self._stack.enter_context(_ray(verbose=self._verbose))
+        cluster = self._stack.enter_context(ray_runtime(verbose=self._verbose))
         _refuse_impossible(self._resources, cluster)
 
     def _job(self, trial: Trial) -> Job:
@@ -574,8 +574,11 @@ def _reach(address: str) -> None:
 
 
 @contextmanager
-def _ray(*, verbose: bool) -> Iterator[dict[str, float]]:
+def ray_runtime(*, verbose: bool) -> Iterator[dict[str, float]]:
     """A Ray runtime: the one already connected, the cluster at RAY_ADDRESS, or a local one for the block.
+
+    Args:
+        verbose: let Ray say what it does.
 
     Raises:
         ValueError: none can be had.

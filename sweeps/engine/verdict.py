@@ -18,6 +18,8 @@ NAMES = {
     "test/rouge_2": "ROUGE-2",
     "test/rouge_l": "ROUGE-L",
     "test/bert_f1": "BERT F1",
+    "test/bert_precision": "BERT P",
+    "test/bert_recall": "BERT R",
     "test/dist_1": "DIST-1",
     "test/dist_2": "DIST-2",
     "test/dist_avg": "DIST_AVG",
