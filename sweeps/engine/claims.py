@@ -123,19 +123,8 @@ def decide(parts: Sequence[Part]) -> tuple[State, str]:
     measured = [part for part in parts if part.differences]
     if not measured:
         return "undecided", "nothing of it was measured"
-    against = [part.delta.p if part.delta.mean < 0 else 1.0 for part in measured]
-    equal = [
-        stats.equivalence_p(part.differences, part.margin) if len(part.differences) >= LEAST_SEEDS else 1.0
-        for part in measured
-    ]
-    if len(measured) == len(parts) and max(against) <= stats.LEVEL:
-        return "contradicted", f"all {len(parts)} parts the other way round, p <= {max(against):.2g}; {parts[0].text}"
-    for part, p in zip(measured, stats.holm(against), strict=True):
-        if p <= stats.LEVEL:
-            return "contradicted", f"the other way round: {part.text}, p = {p:.2g} after Holm"
-    for part, p in zip(measured, stats.holm(equal), strict=True):
-        if p <= stats.LEVEL:
-            return "contradicted", f"no difference that matters: {part.text}, within {part.margin:.2g} (p = {p:.2g})"
+    if against := _against(measured, is_whole=len(measured) == len(parts)):
+        return "contradicted", against
     missing = [part.label for part in parts if not part.differences]
     if missing:
         return "undecided", f"not measured: {', '.join(missing)}"
@@ -147,6 +136,24 @@ def decide(parts: Sequence[Part]) -> tuple[State, str]:
     smallest = math.ldexp(2.0, -seeds)
     few = f"; {seeds} seed{'s' * (seeds > 1)} cannot give a p below {smallest:.2g}" if smallest > stats.LEVEL else ""
     return "undecided", f"{len(hold)} of {len(parts)} parts point its way, the weakest: {weakest.text}{few}"
+
+
+def _against(parts: Sequence[Part], *, is_whole: bool) -> str:
+    """What contradicts a claim; empty where nothing does."""
+    against = [part.delta.p if part.delta.mean < 0 else 1.0 for part in parts]
+    if is_whole and max(against) <= stats.LEVEL:
+        return f"all {len(parts)} parts the other way round, p <= {max(against):.2g}; {parts[0].text}"
+    for part, p in zip(parts, stats.holm(against), strict=True):
+        if p <= stats.LEVEL:
+            return f"the other way round: {part.text}, p = {p:.2g} after Holm"
+    equal = [
+        stats.equivalence_p(part.differences, part.margin) if len(part.differences) >= LEAST_SEEDS else 1.0
+        for part in parts
+    ]
+    for part, p in zip(parts, stats.holm(equal), strict=True):
+        if p <= stats.LEVEL:
+            return f"no difference that matters: {part.text}, within {part.margin:.2g} (p = {p:.2g})"
+    return ""
 
 
 def ledger_table(findings: Sequence[Finding]) -> Table:

@@ -71,7 +71,13 @@ class Line:
 
 @dataclass(frozen=True)
 class Curves:
-    """Dev NLL by step, a line a trial. `cut_at` is the NLL above which lines leave the plot, if any does."""
+    """Dev NLL by step or by time, a line a trial. `cut_at` is the NLL above which lines leave the plot, if any does.
+
+    `about` is the title of the horizontal axis, and `name` tells the figure from the others of its page.
+    """
+
+    name: str
+    about: str
 
     height: float
     left: float
@@ -171,8 +177,8 @@ def _dot_plot(
     )
 
 
-def learning_curves(summaries: Sequence[CellSummary]) -> Curves | None:
-    """Dev NLL by step of every trial that has a history, finished or not.
+def learning_curves(summaries: Sequence[CellSummary], *, by: str = "step") -> Curves | None:
+    """Dev NLL by step (or by seconds since its start) of every trial that has a history, finished or not.
 
     Untrained prompts start far above where they end. The axis reaches up to what was measured after the start, so that
     the ends can be told apart; lines come in from above it.
@@ -182,7 +188,7 @@ def learning_curves(summaries: Sequence[CellSummary]) -> Curves | None:
         if summary.same_as is not None:
             continue
         for trial, result in zip(summary.trials, summary.results, strict=True):
-            points = [] if result is None else read_dev_nll(result.folder)
+            points = [] if result is None else read_dev_nll(result.folder, by=by)
             if len(points) > 1:
                 series[index, trial.label] = points
     if not series:
@@ -202,33 +208,37 @@ def learning_curves(summaries: Sequence[CellSummary]) -> Curves | None:
         path = "M" + " L".join(f"{x(step):.1f} {y(nll):.1f}" for step, nll in points)
         lines.append(Line(label, index, of_cell[index], path, (x(best_step), y(best_nll))))
     return Curves(
+        name=by,
+        about="optimisation step" if by == "step" else "seconds since the start of the trial",
         height=below + _AXIS,
         left=left,
         right=right,
         top=above,
         bottom=below,
-        x_ticks=tuple(Tick(x(value), text) for value, text in nice_ticks(0, last_step) if value == int(value)),
+        x_ticks=tuple(
+            Tick(x(value), text) for value, text in nice_ticks(0, last_step) if by != "step" or value == int(value)
+        ),
         y_ticks=tuple(Tick(y(value), text) for value, text in nice_ticks(low, high)),
         lines=tuple(lines),
         cut_at=high if is_cut else None,
     )
 
 
-def read_dev_nll(folder: Path) -> list[tuple[float, float]]:
-    """Step and dev NLL of each evaluation of a trial, in order; a step that was run again counts once.
+def read_dev_nll(folder: Path, *, by: str = "step") -> list[tuple[float, float]]:
+    """Step (or seconds since the start) and dev NLL of each evaluation of a trial, in order.
 
-    A line that a killed writer left half written ends the reading.
+    A step that was run again counts once. A line that a killed writer left half written ends the reading.
     """
     path = folder / HISTORY
-    by_step: dict[float, float] = {}
+    by_step: dict[float, tuple[float, float]] = {}
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         try:
             row: dict[str, Any] = json.loads(line)
         except json.JSONDecodeError:
             break
         if is_number(row.get("dev/nll")):
-            by_step[row["step"]] = row["dev/nll"]
-    return sorted(by_step.items())
+            by_step[row["step"]] = (row[by], row["dev/nll"])
+    return [by_step[step] for step in sorted(by_step)]
 
 
 def usages(summaries: Sequence[CellSummary]) -> list[Usage]:

@@ -4,8 +4,10 @@ A difference in value is shown only where the conditions are the paper's: model,
 length budget. Elsewhere only effects are compared: the change from the table's reference row, in percent of it.
 """
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from spt_core.config import TrialConfig
 from spt_core.recipes import PAPER_BERT_ENCODER, RECIPES
@@ -50,19 +52,39 @@ class Beside:
         """Change from the reference row, in percent of it: ours with a 95% interval over seeds, the paper's below."""
         reference = self.published.reference
         rows = [
-            Row(row, tuple(self._effect(metric, self.ours.get(row), row) for metric in self.published.metrics))
-            for row in self.published.rows
-            if row != reference
-        ]
-        rows += [
-            Row(label, tuple(self._effect(metric, cell, None) for metric in self.published.metrics))
-            for label, cell in self.further.items()
+            Row(label, tuple(self._effect(metric, label) for metric in self.published.metrics))
+            for label in (*self.published.rows, *self.further)
+            if label != reference
         ]
         return Table(f"against {reference}", tuple(map(_name, self.published.metrics)), tuple(rows))
 
+    def document(self) -> dict[str, Any]:
+        """The table for programs: the published values and effects, ours, and in what the conditions differ."""
+        return {
+            "table": self.published.name,
+            "conditions": self.conditions,
+            "rows": [
+                {
+                    "row": row,
+                    "cell": self.ours[row].label if row in self.ours else None,
+                    "metrics": {metric: self._numbers(row, metric) for metric in self.published.metrics},
+                }
+                for row in self.published.rows
+            ],
+        }
+
+    def _numbers(self, row: str, metric: str) -> dict[str, Any]:
+        cell, effect = self.ours.get(row), self._effects.get((row, metric))
+        return {
+            "paper": self.published.value(row, metric),
+            "ours": None if cell is None else cell.mean(metric),
+            "paper_effect": self.published.relative(row, metric) if self.published.value(row, metric) else None,
+            "effect": None if effect is None else effect._asdict(),
+        }
+
     def _row(self, label: str, cell: CellSummary | None, row: str | None) -> Row:
         entries = tuple(self._value(metric, cell, row) for metric in self.published.metrics)
-        notes = ("not run",) if cell is None else tuple(cell.problems)
+        notes = ("not in this sweep",) if cell is None else tuple(cell.problems)
         if row == self.published.reference:
             notes = ("reference", *notes)
         return Row(label, entries, notes, is_baseline=row == self.published.reference)
@@ -77,10 +99,23 @@ class Beside:
                 detail.append(number(mean - value, DECIMALS, sign=True))
         return Entry(number(mean, DECIMALS), ", ".join(detail), mean)
 
-    def _effect(self, metric: str, cell: CellSummary | None, row: str | None) -> Entry:
-        detail = "" if row is None else f"paper {number(self.published.relative(row, metric), 1, sign=True)}%"
+    @functools.cached_property
+    def _effects(self) -> dict[tuple[str, str], stats.Interval | None]:
+        """Ours by row or label and metric: every file of a report asks again."""
         reference = self.ours.get(self.published.reference)
-        effect = None if cell is None or reference is None else relative_effect(cell, reference, metric)
+        if reference is None:
+            return {}
+        return {
+            (row, metric): relative_effect(cell, reference, metric)
+            for row, cell in {**self.ours, **self.further}.items()
+            for metric in self.published.metrics
+            if cell is not reference
+        }
+
+    def _effect(self, metric: str, label: str) -> Entry:
+        detail, effect = "", self._effects.get((label, metric))
+        if label in self.published.rows:
+            detail = f"paper {number(self.published.relative(label, metric), 1, sign=True)}%"
         if effect is None:
             return Entry(ABSENT, detail)
         interval = interval_text(effect.low, effect.high, 1, sign=True)

@@ -1,6 +1,7 @@
 """Reports of made-up trials: the numbers are where they should be, nothing is hidden, nothing gets out or in."""
 
 import base64
+import csv
 import hashlib
 import io
 import json
@@ -20,7 +21,8 @@ import pytest
 from rich.console import Console
 
 from spt_core.config import TrialConfig
-from sweeps.engine import example_noise, figures, report, stats, tables
+from sweeps.engine import example_noise, figures, paper, report, stats, tables
+from sweeps.engine.compute import at_equal_compute
 from sweeps.engine.design import Grid, Sweep
 from sweeps.engine.findings import compare, summarise
 from sweeps.engine.plan import Plan, Trial
@@ -406,9 +408,9 @@ class TestPage:
         assert not [name for _, values in page.elements for name in values if name.startswith("on")]
 
     def test_credentials_stay_out(self, tmp_path: Path) -> None:
-        for text in make(tmp_path, ONE_SEED).write().values():
+        for name, text in make(tmp_path, ONE_SEED).write().items():
             assert "secret" not in text
-            assert "127.0.0.1" in text
+            assert ("127.0.0.1" in text) == (name not in {"trials.csv", "table.tex"})
 
     @pytest.mark.parametrize("nll", [ONE_SEED, THREE_SEEDS])
     def test_says_what_was_asked_and_found(self, tmp_path: Path, nll: dict[int, list[float]]) -> None:
@@ -443,6 +445,56 @@ class TestPage:
         files = made.write()
         assert "report.html" in files
         assert ("not run" in files["report.md"]) == (left != "no files")
+
+
+class TestBesideThePaper:
+    def test_published_values_stand_beside_ours(self, tmp_path: Path) -> None:
+        files = make(tmp_path, THREE_SEEDS).write()
+        text = " ".join(Page(files["report.html"]).text.split())
+        assert "Beside the paper: Table 3" in text
+        assert "so values do not compare and no difference is shown" in text
+        for name in ("report.html", "report.md", "table.tex"):
+            assert "paper 17.76" in files[name]  # F1 at K = 1
+        (table,) = strictly(files["results.json"])["published"]
+        rows = {row["row"]: row for row in table["rows"]}
+        assert table["table"] == "table3"
+        assert rows["K = 4"]["cell"] == "num_prompts=4"
+        assert rows["K = 4"]["metrics"]["test/f1"]["ours"] == 14.0
+        assert rows["K = 4"]["metrics"]["test/f1"]["effect"]["mean"] == pytest.approx(100 * 3 / 11)
+        assert rows["K = 4"]["metrics"]["test/f1"]["paper_effect"] == pytest.approx(100 * (17.49 / 17.76 - 1))
+        assert rows["K = 8"]["cell"] is None
+
+    def test_equal_compute_is_the_best_by_then(self, tmp_path: Path) -> None:
+        made = make(tmp_path, THREE_SEEDS)
+        for trial in made.plan.trials:  # four prompts take three times as long a step
+            slow = 3 if trial.config.prompts.num_prompts == 4 else 1
+            rows = [{"step": 8.0 * i, "seconds": 9.0 * i * slow, "dev/nll": 4.0 - 0.1 * i * slow} for i in range(5)]
+            (made.results[trial.key].folder / HISTORY).write_text("\n".join(map(json.dumps, rows)))
+        table = at_equal_compute(summarise(made.plan, made.results))
+        assert table is not None
+        assert table.titles == ("at step 32", "at 36 worker seconds", "at its end", "worker seconds")
+        values = {row.label: [entry.value for entry in row.entries] for row in table.rows}
+        assert values["num_prompts=1"] == pytest.approx([3.6, 3.6, 3.6, 36.0])
+        assert values["num_prompts=4"] == pytest.approx([2.8, 3.7, 2.8, 108.0])
+
+    def test_the_checklist_says_what_was_logged_and_what_was_not(self, tmp_path: Path) -> None:
+        made = make(tmp_path, THREE_SEEDS)
+        made.fail(4, 0, "lost")
+        answers = strictly(made.write()["results.json"])["checklist"]
+        assert answers["Number of trials"].endswith("9 distinct trials: 8 finished, 1 failed")
+        assert answers["Seeds"].startswith("0, 1, 2, paired")
+        assert answers["Hyperparameters"].endswith("prompts.num_prompts: 1, 2, 4")
+        assert answers["Run time"].startswith("71 seconds a trial; 0.16 hours")
+        assert answers["Code"].startswith("not logged")
+        assert "24 test replies scored" in answers["Data statistics"]
+
+    def test_csv_has_a_row_a_trial(self, tmp_path: Path) -> None:
+        made = make(tmp_path, THREE_SEEDS)
+        made.fail(4, 0, "lost")
+        rows = list(csv.DictReader(io.StringIO(made.write()["trials.csv"])))
+        assert [row["key"] for row in rows] == [trial.key for trial in made.plan.trials]
+        assert [float(row["test/nll"]) for row in rows if row["cell"] == "num_prompts=1"] == THREE_SEEDS[1]
+        assert [(row["state"], row["test/nll"]) for row in rows if row["key"] == made.trial(4).key] == [("failed", "")]
 
 
 class TestMarkdown:
@@ -568,7 +620,8 @@ class TestManyTrials:
         monkeypatch.setattr(stats, "t_interval", lambda values: (computed.append(values), t_interval(values))[1])
         made.write()
         num_deltas = 7 * len(report.MAIN_METRICS)
-        assert 0 < len(computed) <= 8 * num_metrics + num_deltas
+        num_effects = 7 * len(paper.FIVE)
+        assert 0 < len(computed) <= 8 * num_metrics + num_deltas + num_effects
 
     def test_hues_go_from_blue_to_red_in_the_order_of_the_table(self, tmp_path: Path) -> None:
         made = make(tmp_path, {k: [3.0] for k in range(1, 6)}, baseline=2)
