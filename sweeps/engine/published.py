@@ -54,7 +54,7 @@ class Beside:
         rows = [
             Row(label, tuple(self._effect(metric, label) for metric in self.published.metrics))
             for label in (*self.published.rows, *self.further)
-            if label != reference
+            if label != reference and (label in self.ours or label in self.further)
         ]
         return Table(f"against {reference}", tuple(map(_name, self.published.metrics)), tuple(rows))
 

@@ -115,10 +115,8 @@ def _power(best: Comparison, baseline: CellSummary) -> str:
     if best.p_holm > LEVEL and at_baseline:
         within = margin(best.metric, at_baseline)
         p = equivalence_p(differences, within)
-        sentences.append(
-            f"A difference of less than {within:.3g} would not matter: "
-            + (f"two one-sided tests show that (p = {p:.2g})." if p <= LEVEL else f"that is not shown (p = {p:.2g}).")
-        )
+        shown = f"is shown by two one-sided tests (p = {p:.2g})" if p <= LEVEL else f"is not shown (p = {p:.2g})"
+        sentences.append(f"Equality to within {within:.3g} {shown}.")
     return " ".join(sentences)
 
 

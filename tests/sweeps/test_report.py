@@ -358,11 +358,13 @@ class TestRefusals:
         found = stats.power(np.subtract(THREE_SEEDS[4], THREE_SEEDS[1]))
         assert found is not None
         assert f"3 seeds find one of {found.detectable:.3f} in four of five studies" in text
-        assert "A difference of less than 0.01 would not matter: that is not shown (p = 1)" in text
+        assert "Equality to within 0.01 is not shown (p = 1)." in text
 
     def test_no_difference_is_shown_by_equivalence_alone(self, tmp_path: Path) -> None:
         made = make(tmp_path, {1: [3.300, 3.320, 3.310, 3.290], 4: [3.301, 3.319, 3.310, 3.291]})
-        assert "would not matter: two one-sided tests show that" in report.verdict(made.plan, made.results)
+        assert "Equality to within 0.01 is shown by two one-sided tests (p = " in report.verdict(
+            made.plan, made.results
+        )
 
 
 class Page(HTMLParser):
