@@ -3,13 +3,15 @@
 import itertools
 import json
 import math
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sweeps.engine.findings import CellSummary, Comparison, is_number, read_predictions
+import numpy as np
+from numpy.typing import NDArray
+
+from sweeps.engine.findings import CellSummary, Comparison, is_number, read_columns
 from sweeps.engine.results import HISTORY
 from sweeps.engine.stats import Interval
 from sweeps.engine.tables import decimals_of, number
@@ -251,23 +253,24 @@ def usages(summaries: Sequence[CellSummary]) -> list[Usage]:
     for summary in summaries:
         for position, (trial, result) in enumerate(summary.finished if summary.same_as is None else []):
             num_prompts = trial.config.num_choices
-            rows = read_predictions(result, ["turn", "prompt"]) if num_prompts > 1 else None
-            if rows:
-                chosen = [(min(int(row["turn"]), _MOST_TURNS - 1), int(row["prompt"])) for row in rows]
-                found.append(_usage(trial.label, chosen, num_prompts, is_first=position == 0))
+            columns = read_columns(result, ["turn", "prompt"]) if num_prompts > 1 else None
+            if columns is not None and len(columns["turn"]):
+                found.append(_usage(trial.label, columns, num_prompts, is_first=position == 0))
     return found
 
 
-def _usage(label: str, chosen: Sequence[tuple[int, int]], num_prompts: int, *, is_first: bool) -> Usage:
-    of_turn = Counter(turn for turn, _ in chosen)
-    of_both = Counter(chosen)
-    turns = sorted(of_turn)
+def _usage(label: str, columns: Mapping[str, NDArray[Any]], num_prompts: int, *, is_first: bool) -> Usage:
+    turn_of = np.minimum(columns["turn"].astype(int), _MOST_TURNS - 1)
+    of_both = np.zeros((num_prompts, _MOST_TURNS))
+    np.add.at(of_both, (columns["prompt"].astype(int), turn_of), 1)
+    of_turn = of_both.sum(0)
+    turns = np.flatnonzero(of_turn).tolist()
     return Usage(
         label=label,
         is_first=is_first,
         turns=tuple(f"{turn + 1}+" if turn == _MOST_TURNS - 1 else str(turn + 1) for turn in turns),
-        counts=tuple(of_turn[turn] for turn in turns),
-        shares=tuple(tuple(of_both[turn, prompt] / of_turn[turn] for turn in turns) for prompt in range(num_prompts)),
+        counts=tuple(int(of_turn[turn]) for turn in turns),
+        shares=tuple(tuple(float(of_both[k, turn] / of_turn[turn]) for turn in turns) for k in range(num_prompts)),
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeGuard
 
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from sweeps.engine import example_noise, stats
 from sweeps.engine.design import Cell, is_lower_better, label
@@ -255,6 +256,16 @@ def _budget(summary: CellSummary) -> str:
     optim = summary.trials[0].config.optim
     contexts = "all contexts" if optim.max_steps is None else f"{optim.max_steps * optim.batch_size} contexts"
     return f"{contexts} in at most {optim.epochs} epoch{'s' * (optim.epochs > 1)}"
+
+
+def read_columns(result: TrialResult, columns: Sequence[str]) -> dict[str, NDArray[Any]] | None:
+    """Columns of numbers of a trial's predictions, as arrays; None where the file is not at hand."""
+    path = result.folder / PREDICTIONS
+    if not path.exists():
+        return None
+    with pq.ParquetFile(path) as file:
+        table = file.read(columns=list(columns))
+    return {name: table[name].to_numpy() for name in columns}
 
 
 def read_predictions(result: TrialResult, columns: Sequence[str]) -> list[dict[str, Any]] | None:
