@@ -196,10 +196,11 @@ def learning_curves(summaries: Sequence[CellSummary], *, by: str = "step") -> Cu
     if not series:
         return None
     later = [nll for points in series.values() for _, nll in points[1:]]
-    low, top = _padded(min(later), max(later))
+    lowest = min(nll for points in series.values() for _, nll in points)
+    low, top = _padded(lowest, max(later))
     highest = max(nll for points in series.values() for _, nll in points)
     is_cut = highest - low > 1.5 * (top - low)
-    high = top if is_cut else _padded(min(later), highest)[1]
+    high = top if is_cut else _padded(lowest, highest)[1]
     last_step = max(step for points in series.values() for step, _ in points)
     left, right, above, below = 52, WIDTH - _RIGHT, _TOP, 300
     x, y = _Scale(0, last_step, left, right), _Scale(low, high, below, above)
