@@ -5,6 +5,7 @@ and a history, so drawing single replies would give intervals that are too narro
 examples: with one seed a trial, nothing here says what another seed would give.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -111,17 +112,21 @@ def resampled_differences(
     assert statistics_NS.shape == baseline_NS.shape
     both_GS = _by_dialogue(np.hstack([statistics_NS, baseline_NS]), dialogues)
     num_dialogues, num_statistics = len(both_GS), statistics_NS.shape[1]
-    generator = np.random.default_rng(seed)
     found = []
     at_once = max(1, _DRAWS_AT_ONCE // num_dialogues)
     for start in range(0, resamples, at_once):
-        size = min(at_once, resamples - start)
-        drawn = generator.integers(num_dialogues, size=(size, num_dialogues), dtype=np.int32)
-        drawn += np.arange(size, dtype=np.int32)[:, None] * num_dialogues
-        times_RG = np.bincount(drawn.ravel(), minlength=size * num_dialogues).reshape(size, num_dialogues)
-        sums_RS = times_RG.astype(np.float64) @ both_GS
+        sums_RS = _times_drawn(min(at_once, resamples - start), num_dialogues, seed, start) @ both_GS
         found.append(score(sums_RS[:, :num_statistics]) - score(sums_RS[:, num_statistics:]))
     return np.concatenate(found)
+
+
+@functools.lru_cache(maxsize=4)
+def _times_drawn(resamples: int, num_dialogues: int, seed: int, start: int) -> _Floats:
+    """How often each resample has each dialogue, [R, G]; the same for every cell and metric of a report."""
+    drawn = np.random.default_rng([seed, start]).integers(num_dialogues, size=(resamples, num_dialogues))
+    drawn += np.arange(resamples)[:, None] * num_dialogues
+    counts = np.bincount(drawn.ravel(), minlength=resamples * num_dialogues)
+    return counts.reshape(resamples, num_dialogues).astype(np.float64)
 
 
 def ratio(sums: _Floats) -> _Floats:
