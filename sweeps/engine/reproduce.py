@@ -127,7 +127,8 @@ def plans(
     found = {}
     for question in dict.fromkeys(question for name in names for question in TARGETS[name].questions):
         module = importlib.import_module(f"sweeps.{question}")
-        sweep = replace(module.SWEEP, question=(module.__doc__ or "").strip())
+        # As published: Table 6's settings in every cell, so cells are shared and nothing is tuned for one of them.
+        sweep = replace(module.SWEEP, question=(module.__doc__ or "").strip(), retune=None)
         if base is not None:
             sweep = replace(sweep, base=base, paper=base)
         found[question] = plan.expand(sweep, scale=scale, device_type=device_type, settings=settings, seeds=seeds)
