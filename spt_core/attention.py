@@ -59,6 +59,14 @@ def _of_block(query_NHTd: Tensor, rows: slice, num_kv: int) -> Tensor:
     return block.transpose(2, 3).flatten(2, 3)
 
 
+def bias(seen_NTS: Tensor, dtype: torch.dtype) -> Tensor:
+    """What is added to scores: 0 for keys that a query sees, the least number for the rest.
+
+    Not minus infinity: padding before which nothing stands sees no key, and its softmax would be NaN.
+    """
+    return torch.zeros_like(seen_NTS, dtype=dtype).masked_fill_(~seen_NTS, torch.finfo(dtype).min)
+
+
 def attend(query: Tensor, keys: Tensor, values: Tensor, bias_NTS: Tensor) -> Tensor:
     """softmax(Q K^T + bias) V.
 
@@ -66,7 +74,7 @@ def attend(query: Tensor, keys: Tensor, values: Tensor, bias_NTS: Tensor) -> Ten
         query: scaled queries of the last T of S positions, [N, H, T, d].
         keys: [N, G, S, d], G a divisor of H.
         values: [N, G, S, d].
-        bias_NTS: 0 for keys that a query sees, minus infinity for the rest; of the same dtype.
+        bias_NTS: from `bias`, of the same dtype.
 
     Returns:
         [N, T, H x d].
