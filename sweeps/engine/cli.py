@@ -98,24 +98,41 @@ def _command(sweep: Sweep, question: str, *, program: str) -> typer.Typer:
             float | None, typer.Option(help="GPUs of each worker, may be a fraction. Default: 1 where there are any.")
         ] = None,
         concurrency: Annotated[int | None, typer.Option(help="Trials at once. Default: as many as fit.")] = None,
+        spread: Annotated[
+            bool, typer.Option("--spread/--pack", help="A trial's workers on many nodes, or on as few as hold them.")
+        ] = False,
         output: Annotated[Path, typer.Option(help="Folder of ledger, trials, reports and the default MLflow.")] = Path(
             "runs"
         ),
+        storage: Annotated[
+            str | None,
+            typer.Option(
+                envvar="SPT_STORAGE",
+                help="On a cluster: what all nodes share, for checkpoints and trials' files: s3://BUCKET/FOLDER, or a "
+                "folder. Default: the output folder.",
+            ),
+        ] = None,
         tracking_uri: Annotated[
-            str | None, typer.Option(help="MLflow: http://host:port or sqlite:///file. Default: in the output folder.")
+            str | None,
+            typer.Option(
+                envvar="MLFLOW_TRACKING_URI",
+                help="MLflow: http://host:port or sqlite:///file. Default: in the output folder.",
+            ),
         ] = None,
         dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
         as_json: Annotated[bool, typer.Option("--json", help="With --dry-run: print the plan as JSON.")] = False,
         rerun: Annotated[bool, typer.Option("--rerun", help="Run finished trials again.")] = False,
         verbose: Annotated[bool, typer.Option("--verbose", help="Show what Ray, Tune and Train say.")] = False,
     ) -> None:
+        from sweeps.engine.runner import connection
+
         values: dict[str, Any] = {}
         for name, given in (("data.train", train), ("data.test", test)):
             if given is not None:
                 values[name] = given
         if steps is not None:
             values["optim.max_steps"] = steps
-        with refusing_bad_input(verbose=verbose):
+        with refusing_bad_input(verbose=verbose), connection(verbose=verbose):
             if as_json and not dry_run:
                 raise ValueError("--json prints a plan: use it with --dry-run, or with spt plan")
             values |= _parse_settings(settings or [])
@@ -132,8 +149,10 @@ def _command(sweep: Sweep, question: str, *, program: str) -> typer.Typer:
                     "cpus_per_worker": cpus_per_worker,
                     "gpus_per_worker": gpus_per_worker,
                     "concurrency": concurrency,
+                    "spread": spread,
                 },
                 output=output,
+                storage=storage,
                 tracking_uri=tracking_uri,
                 dry_run=dry_run,
                 as_json=as_json,
@@ -156,6 +175,7 @@ def _run(
     search: dict[str, Any],
     resources: dict[str, Any],
     output: Path,
+    storage: str | None,
     tracking_uri: str | None,
     dry_run: bool,
     as_json: bool,
@@ -168,14 +188,17 @@ def _run(
     from spt_core import training
     from sweeps.engine import plan as planning
     from sweeps.engine import runner
+    from sweeps.engine import storage as storing
 
     sweep = _asked(sweep, question, model, {name: value for name, value in search.items() if value is not None})
     if model is not None and model not in RECIPES:
         settings = {"backbone.name": _absolute(model), **settings}
     settings = {name: _absolute(v) if name in _SOURCES else v for name, v in settings.items()}
     asked = runner.Resources(**resources)
-    places = runner.Places(output.resolve())
+    # Trials in the Tune process write where the driver does.
+    places = runner.Places(output.resolve(), storing.place(storage) if storage and asked.workers else None)
     device_type, asked = runner.resolve_device(asked)
+    settings = runner.resolve_half_precision(settings, sweep, device_type)
     plan = planning.expand(sweep, scale=scale, device_type=device_type, settings=settings, seeds=seeds)
     for data in {trial.config.data for trial in plan.trials}:
         planning.check_splits(data)
@@ -190,6 +213,7 @@ def _run(
         return 0
     from sweeps.engine import report, tracking
 
+    runner.refuse_unshared(plan, places, asked)
     tracking.check(uri)
     waiting = len(plan.distinct) - len(found)
     if plan.exploration is not None:
