@@ -16,6 +16,8 @@ from spt_core.recipes import RECIPES
 from sweeps.engine.chat_cli import EPILOG as CHAT_EPILOG
 from sweeps.engine.chat_cli import chat
 from sweeps.engine.design import Sweep, label
+from sweeps.engine.doctor_cli import EPILOG as DOCTOR_EPILOG
+from sweeps.engine.doctor_cli import doctor
 from sweeps.engine.exploration import Search
 from sweeps.engine.human_eval_cli import app as human_eval
 from sweeps.engine.refusal import BAD_INPUT, FAILED_TRIALS, INTERRUPTED, refusing_bad_input
@@ -54,6 +56,7 @@ app = typer.Typer(
 app.add_typer(human_eval, name="human-eval")
 app.command(epilog=CHAT_EPILOG)(chat)
 app.command(epilog=VERIFY_EPILOG)(verify)
+app.command(epilog=DOCTOR_EPILOG)(doctor)
 
 
 def main(sweep: Sweep) -> None:
