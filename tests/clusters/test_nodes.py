@@ -17,7 +17,7 @@ from tests.sweeps.test_end_to_end import Ended, Folder, write_sweep
 pytestmark = [pytest.mark.cluster, pytest.mark.ray, pytest.mark.slow]
 
 TOKEN = "t" * 40
-STEPS = 40
+STEPS = 16
 
 
 @dataclass(frozen=True)
