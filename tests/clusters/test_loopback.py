@@ -57,6 +57,7 @@ pytestmark = [
     pytest.mark.cluster,
     pytest.mark.ray,
     pytest.mark.slow,
+    pytest.mark.timeout(1200),
     pytest.mark.skipif(bool(_why_not()), reason=_why_not()),
 ]
 
@@ -226,7 +227,7 @@ def _client(folder: Path, edited: Path) -> Callable[..., subprocess.CompletedPro
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=300,
+            timeout=500,
             check=False,
         )
         assert not check or done.returncode == 0, done.stdout

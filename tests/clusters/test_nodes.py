@@ -14,7 +14,7 @@ from tests.clusters.nodes import Nodes
 from tests.conftest import PROJECT
 from tests.sweeps.test_end_to_end import Ended, Folder, write_sweep
 
-pytestmark = [pytest.mark.cluster, pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.cluster, pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 TOKEN = "t" * 40
 STEPS = 16
