@@ -4,6 +4,7 @@ import logging
 import os
 import shutil
 import socket
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -147,9 +148,8 @@ def connection(*, verbose: bool) -> Iterator[None]:
 
 
 def _available() -> cluster.Cluster:
-    import ray
-
-    return cluster.connected() if ray.is_initialized() else cluster.this_machine()
+    ray = sys.modules.get("ray")  # its import is dear, and without it nothing is connected
+    return cluster.connected() if ray is not None and ray.is_initialized() else cluster.this_machine()
 
 
 def refuse_unshared(plan: Plan, places: Places, resources: Resources) -> None:

@@ -115,7 +115,7 @@ def session(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     with _user() as home, _sshd(folder, home):
         model = home / "model"
         shutil.copytree(tiny_llama, model)
-        shutil.chown(model, USER)
+        subprocess.run(["chown", "-R", f"{USER}:", model], check=True)
         config = yaml.safe_load(YAML.read_text())
         config["auth"]["ssh_private_key"] = str(folder / "key")
         edited = folder / "loopback.yaml"
@@ -127,6 +127,7 @@ def session(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
                 "submit",
                 *(str(PROJECT / "sweeps" / "k_sweep.py"), "--", "--scale", "tiny", "--model", str(model)),
                 *("--set", "backbone.precision=float32"),
+                check=True,
             )
             ray("rsync-down", "~/runs/", str(folder / "runs"), check=True)
             credentials = (home / ".mlflow" / "credentials").read_text().split()
