@@ -288,8 +288,8 @@ def _join(home: Path) -> subprocess.CompletedProcess[str]:
 
 def test_the_sweep_runs_to_its_end_where_it_lands(session: Session) -> None:
     assert session.submit.returncode == 0, session.submit.stdout
-    assert "3 finished before" not in session.submit.stdout
-    assert "num_prompts=4 seed 0: finished" in session.submit.stdout
+    assert "0 finished before, 3 to run" in session.submit.stdout
+    assert "report  runs/k_sweep-tiny-" in session.submit.stdout
 
 
 def test_the_trackers_server_holds_parent_and_children(session: Session) -> None:

@@ -54,8 +54,9 @@ def ran(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     with Nodes({**inherited, **protected, **temporary, "HOME": str(home)}, path / "cluster.log") as nodes:
         folder = Folder(path, "mine", {**protected, "RAY_ADDRESS": nodes.address})
 
-        def spt(num_prompts: list[int], *options: str) -> list[str | Path]:
+        def spt(num_prompts: list[int], *options: str, name: str = "shared") -> list[str | Path]:
             sweep = write_sweep(folder, {"prompts.num_prompts": num_prompts})
+            sweep.write_text(sweep.read_text().replace("'mine'", repr(name)))
             common = ["--scale", "tiny", "--model", str(tiny_llama), "--set", "backbone.precision=float32"]
             return ["-m", "sweeps.engine.cli", "run", sweep, *common, "--steps", str(STEPS), *options]
 
@@ -68,7 +69,9 @@ def ran(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         stranger = join(nodes.address, path / "stranger")
 
         nodes.add(cpus=2, gpus=1)
-        pair = folder.start(*spt([1, 2, 4], "--workers", "2", "--spread", "--storage", str(path / "shared")))
+        pair = folder.start(
+            *spt([1, 2, 4], "--workers", "2", "--spread", "--storage", str(path / "shared"), name="mine")
+        )
         pair.until(r"num_prompts=4 .*: training \d+/")
         replaced_at = int(pair.until(r"num_prompts=4 .*: training \d+/").split("training ")[1].split("/")[0])
         nodes.remove(first)
