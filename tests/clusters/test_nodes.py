@@ -128,6 +128,7 @@ def test_two_trials_share_a_gpu(ran: Ran) -> None:
 def test_a_trial_of_two_workers_outlives_a_node(ran: Ran) -> None:
     """It goes on from its last checkpoint, and all three trials are in one report."""
     assert ran.lost.code == 0, ran.lost.output
+    assert 0 < ran.replaced_at < STEPS
     trials = ran.folder.trials()
     assert {cell: trial["state"] for cell, trial in trials.items()} == {
         "num_prompts=1": "finished",
