@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
 
-.PHONY: setup sweep test test-fast check fix ui help
+.PHONY: setup sweep test test-fast test-faults check fix ui help
 
 help:  ## What there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -27,9 +27,12 @@ sweep: $(STAMP)  ## How many soft prompts? K = 1, 2, 4 on SmolLM2-135M; ARGS pas
 ui: $(STAMP)  ## The MLflow UI over runs/
 	@$(BIN)/spt ui $(ARGS)
 
-test: $(STAMP)  ## All tests, the end-to-end ones on real Ray and the real model included
+test: $(STAMP)  ## All tests but test-faults, the end-to-end ones on real Ray and the real model included
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not ray" $(ARGS)
-	@$(BIN)/python -m pytest -q -m ray $(ARGS)
+	@$(BIN)/python -m pytest -q -m "ray and not faults" $(ARGS)
+
+test-faults: $(STAMP)  ## Break things while sweeps run: workers, supervisors, memory, a driver
+	@$(BIN)/python -m pytest -q -m faults $(ARGS)
 
 test-fast: $(STAMP)  ## Unit tests only
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow and not ray" $(ARGS)

@@ -1,7 +1,8 @@
 """Planning a sweep of thousands of trials: stating it, expanding it, deduplicating it; and the command that prints it.
 
 Some of its cells compute the same as others. The command is run as a user would, on the whole sweep and on a small one,
-so that the difference is free of what every command takes (its imports).
+so that the difference is free of what every command takes (its imports). Its seconds are those by the clock and those
+of the processor, which other work on the machine changes less.
 
     python -m benchmarks.plan --json
 """
@@ -92,12 +93,15 @@ def measure(*, num_cells: int, seeds: int) -> dict[str, Any]:
     }
 
 
-def measure_command(*, num_cells: int, seeds: int) -> dict[str, float]:
-    """Seconds of `spt plan` on the sweep and on one of 16 cells.
+def measure_command(*, num_cells: int, seeds: int) -> dict[str, dict[str, float]]:
+    """What `spt plan` takes on the sweep and on one of 16 cells, printing included.
 
     Args:
         num_cells: a multiple of 16.
         seeds: of each.
+
+    Returns:
+        Of each, `clock` and `processor` seconds and `lines` printed.
     """
     found = {}
     with tempfile.TemporaryDirectory(prefix="spt-plan-") as work:
@@ -105,10 +109,22 @@ def measure_command(*, num_cells: int, seeds: int) -> dict[str, float]:
             file = Path(work) / f"plan_{cells}.py"
             file.write_text(SWEEP_FILE.format(num_cells=cells, seeds=each))
             arguments = ["plan", str(file), "--scale", "full", "--output", str(Path(work) / "runs")]
-            started = time.perf_counter()
-            subprocess.run([sys.executable, "-m", "sweeps.engine.cli", *arguments], check=True, capture_output=True)
-            found[name] = time.perf_counter() - started
+            started, before = time.perf_counter(), _processor_seconds()
+            ended = subprocess.run(
+                [sys.executable, "-m", "sweeps.engine.cli", *arguments], check=True, capture_output=True
+            )
+            found[name] = {
+                "clock": time.perf_counter() - started,
+                "processor": _processor_seconds() - before,
+                "lines": float(ended.stdout.count(b"\n")),
+            }
     return found
+
+
+def _processor_seconds() -> float:
+    """Of the child processes that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def main(
@@ -128,8 +144,11 @@ def main(
         f"{found['trials']} trials, {found['distinct']} of them distinct: {found['total_seconds']:.2f} s ({stages}); "
         f"peak memory grew by {found['peak_grew_mib']:.0f} MiB"
     )
-    command = found["command_seconds"]
-    typer.echo(f"the command: {command['all trials']:.1f} s, and {command['16 trials']:.1f} s on 16 trials")
+    for name, command in found["command_seconds"].items():
+        typer.echo(
+            f"the command on {name}: {command['clock']:.1f} s by the clock, {command['processor']:.1f} s of the "
+            f"processor, {command['lines']:.0f} lines"
+        )
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from spt_core import attention, weights
+from spt_core import attention, llama, weights
 from spt_core.fields import PRECISIONS
 from spt_core.weights import Source
 
@@ -54,19 +54,21 @@ class Backbone(nn.Module):
         model: any `AutoModelForCausalLM` that takes `inputs_embeds`, `position_ids` and `logits_to_keep`.
         precision: `float64`, `float32`, `bfloat16` or `float16`: the arithmetic of the matrix products. The residual
             stream and the log-probabilities are float32 (float64 under float64).
+        exact: the same model in the dtype of the residual stream, if that is another.
 
     Attributes:
         dtype: of embeddings and log-probabilities, and of what is trained.
         gradient_checkpointing: keep the input of each layer alone and compute the rest again in the backward pass.
     """
 
-    def __init__(self, model: Any, *, precision: str) -> None:
+    def __init__(self, model: Any, *, precision: str, exact: Any = None) -> None:
         from transformers.modeling_layers import GradientCheckpointingLayer
 
         super().__init__()
         self.model = model.requires_grad_(False).eval()
         self.precision = precision
         self.dtype = torch.float64 if precision == "float64" else torch.float32
+        self._exact = (model if exact is None else exact.requires_grad_(False).eval(),)  # no second set of modules
         self.gradient_checkpointing = False
         self._head_is_plain: bool | None = None
         for layer in model.modules():
@@ -140,6 +142,37 @@ class Backbone(nn.Module):
                 use_cache=False,
             ).logits[:, :-1]
         return _logp(logits_NRV.to(self.dtype), response_NR)
+
+    def prompted_logp(
+        self, prompts_KLD: Tensor, prompt_N: Tensor, text_NTD: Tensor, mask_NT: Tensor, response_NR: Tensor
+    ) -> Tensor:
+        """`response_logp` of texts behind soft prompts, by layers of our own where the model has them (`llama`).
+
+        Args:
+            prompts_KLD: soft prompts; L may be 0.
+            prompt_N: the prompt in front of each text.
+            text_NTD: context and response embeddings; the last R columns are the response.
+            mask_NT: 1 where a column of the text is attended to.
+            response_NR: the response's token ids; anything valid where it is padding.
+
+        Returns:
+            [N, R], of `dtype`, in nats.
+        """
+        (exact,) = self._exact
+        if not prompts_KLD.shape[1] or exact.dtype != self.dtype or not llama.is_supported(self.model):
+            return self.response_logp(*in_front(prompts_KLD, prompt_N, text_NTD, mask_NT), response_NR)
+        hidden_NRD = llama.hidden(
+            self.model,
+            prompts_KLD,
+            prompt_N,
+            text_NTD,
+            mask_NT,
+            exact=exact,
+            num_last=response_NR.shape[1] + 1,
+            checkpointing=self.gradient_checkpointing,
+        )[:, :-1]
+        head = self.model.get_output_embeddings()
+        return _logp(head(hidden_NRD.to(head.weight.dtype)).to(self.dtype), response_NR)
 
     def mixed_logp(
         self, inputs_NTD: Tensor, mask_NT: Tensor, response_BR: Tensor, weights_BK: Tensor
@@ -299,6 +332,23 @@ def _logp(logits_V: Tensor, token: Tensor) -> Tensor:
     return chosen - logits_V.logsumexp(-1)
 
 
+def in_front(prompts_KLD: Tensor, prompt_N: Tensor, text_NTD: Tensor, mask_NT: Tensor) -> tuple[Tensor, Tensor]:
+    """Embeddings and mask of texts with their soft prompts before BOS, and before the left padding.
+
+    Args:
+        prompts_KLD: soft prompts; L may be 0.
+        prompt_N: the prompt of each text.
+        text_NTD: embeddings.
+        mask_NT: 1 where a column of the text is attended to.
+
+    Returns:
+        [N, L + T, D] and [N, L + T].
+    """
+    prompt_NLD = prompts_KLD[prompt_N]
+    prompt_mask_NL = mask_NT.new_ones(prompt_NLD.shape[:2])
+    return torch.cat([prompt_NLD, text_NTD], dim=1), torch.cat([prompt_mask_NL, mask_NT], dim=1)
+
+
 def _keeps_everything(cache: Any) -> bool:
     from transformers.cache_utils import DynamicLayer
 
@@ -324,15 +374,19 @@ def load_own(source: Source, *, precision: str, device: str) -> Backbone:
         precision: from `resolve_precision`.
         device: `cpu`, `cuda`, `cuda:1`.
     """
+    model = _load(source, _DTYPES[precision]).to(device)
+    exact = _load(source, torch.float32) if precision == "bfloat16" and llama.is_supported(model) else None
+    return Backbone(model, precision=precision, exact=exact)
+
+
+def _load(source: Source, dtype: torch.dtype) -> Any:
     from transformers import AutoModelForCausalLM
 
     attention.register()
-    dtype = _DTYPES[precision]
     with weights.quiet_transformers():
-        model = AutoModelForCausalLM.from_pretrained(
+        return AutoModelForCausalLM.from_pretrained(
             weights.folder_in(source, dtype),
             revision=source.revision,
             dtype=dtype,
             attn_implementation=attention.NAME,
         )
-    return Backbone(model.to(device), precision=precision)

@@ -69,6 +69,12 @@ class TrialConfig(Part):
         """Prompts that a context can be given: K, and 1 where the method has none."""
         return self.prompts.num_prompts if self.method == "spt" else 1
 
+    @property
+    def scoring(self) -> EvaluationConfig:
+        """`evaluation`, with no more contexts at once than the compute layout lets through the backbone."""
+        most = min(self.evaluation.batch_size, self.compute.micro_batch_size or self.evaluation.batch_size)
+        return self.evaluation.model_copy(update={"batch_size": most})
+
     def override(self, values: Mapping[str, Any]) -> "TrialConfig":
         """This config with the fields at the given dotted paths replaced.
 

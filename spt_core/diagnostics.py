@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from scipy.stats import spearmanr
 from torch import Tensor
 
 from spt_core.model import SelectivePromptModel
@@ -65,6 +64,8 @@ def agreement(similarity_NK: Tensor, nll_NK: Tensor) -> dict[str, float]:
         `lm_agreement`, in percent: how often the most similar prompt is that of least NLL; and, where the ranks of a
         response differ at all, `lm_rank_correlation`: Spearman's rho of similarity and -NLL, averaged over responses.
     """
+    from scipy.stats import spearmanr  # a second of imports, for which nobody who only plans should wait
+
     chosen_N, best_N = similarity_NK.argmax(1), nll_NK.argmin(1)
     found = {"lm_agreement": 100 * float((chosen_N == best_N).double().mean())}
     rhos = [

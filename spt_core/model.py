@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from spt_core import backbone as backbones
 from spt_core import weights
-from spt_core.backbone import Backbone
+from spt_core.backbone import Backbone, in_front
 from spt_core.batching import Batch
 from spt_core.config import TrialConfig
 from spt_core.fields import RetrieverConfig
@@ -105,9 +105,9 @@ class SelectivePromptModel(nn.Module):
             [B, C, R], in nats.
         """
         num_rows, num_chosen = prompt_BC.shape
-        inputs_NTD, mask_NT = self._inputs(batch.token_ids_BT, batch.mask_BT, prompt_BC)
         response_NR = batch.response_ids_BR.repeat_interleave(num_chosen, dim=0)
-        return self.backbone.response_logp(inputs_NTD, mask_NT, response_NR).view(num_rows, num_chosen, -1)
+        logp_NR = self.backbone.prompted_logp(*self._texts(batch.token_ids_BT, batch.mask_BT, prompt_BC), response_NR)
+        return logp_NR.view(num_rows, num_chosen, -1)
 
     def logp_of(self, batch: Batch, prompts: slice, *, mixed: bool) -> tuple[Tensor, ...]:
         """What the losses need of the backbone for some prompts.
@@ -170,13 +170,12 @@ class SelectivePromptModel(nn.Module):
         return self.backbone.score_apart(inputs_BTD, mask_BT, batch.response_ids_BR)
 
     def _inputs(self, token_ids_BT: Tensor, mask_BT: Tensor, prompt_BC: Tensor) -> tuple[Tensor, Tensor]:
-        """Soft prompts before BOS (and before the left padding, which the mask hides)."""
-        num_chosen = prompt_BC.shape[1]
-        prompt_NLD = self.prompts()[prompt_BC.flatten()]
-        text_NTD = self.backbone.embed(token_ids_BT).repeat_interleave(num_chosen, dim=0)
-        mask_NT = mask_BT.repeat_interleave(num_chosen, dim=0)
-        prompt_mask_NL = mask_NT.new_ones(prompt_NLD.shape[:2])
-        return torch.cat([prompt_NLD, text_NTD], dim=1), torch.cat([prompt_mask_NL, mask_NT], dim=1)
+        return in_front(*self._texts(token_ids_BT, mask_BT, prompt_BC))
+
+    def _texts(self, token_ids_BT: Tensor, mask_BT: Tensor, prompt_BC: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Prompts, the prompt of each text, and the texts, one for each chosen prompt of a row."""
+        text_NTD = self.backbone.embed(token_ids_BT).repeat_interleave(prompt_BC.shape[1], dim=0)
+        return self.prompts(), prompt_BC.flatten(), text_NTD, mask_BT.repeat_interleave(prompt_BC.shape[1], dim=0)
 
     def _prompts_of(self, batch: Batch, prompts: slice) -> Tensor:
         return torch.arange(self.num_prompts, device=batch.mask_BT.device)[prompts].expand(len(batch), -1)

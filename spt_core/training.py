@@ -256,14 +256,14 @@ class _Run:
         """How the prompts stand, and how the choices on dev fall on them where there is a choice."""
         found = describe_prompts(self.model)
         if self.model.num_prompts > 1:
-            chosen = selected_prompts(self.model, self.splits.dev, batch_size=self.config.evaluation.batch_size)
+            chosen = selected_prompts(self.model, self.splits.dev, batch_size=self.config.scoring.batch_size)
             of_dev = usage(chosen, num_prompts=self.model.num_prompts)
             found |= {f"dev/{name}": value for name, value in of_dev.items()}
         return found
 
     def _score_dev(self) -> tuple[float, dict[str, float]]:
         """What chooses the checkpoint, lower being better, and what is reported of it."""
-        config, dev = self.config.evaluation, self.splits.dev
+        config, dev = self.config.scoring, self.splits.dev
         nll = selected_nll(self.model, dev, batch_size=config.batch_size)
         if config.select_by == "nll":
             return nll, {"dev/nll": nll}
@@ -327,6 +327,15 @@ def num_steps(config: TrialConfig, num_examples: int) -> int:
         return 0
     steps = config.optim.epochs * math.ceil(num_examples / config.optim.batch_size)
     return min(steps, config.optim.max_steps or steps)
+
+
+def num_evaluations(config: TrialConfig, num_examples: int) -> int:
+    """How often a config scores dev on so many training examples, if it does not stop early."""
+    stop, an_epoch = num_steps(config, num_examples), math.ceil(num_examples / config.optim.batch_size)
+    every = config.evaluation.every_steps or an_epoch
+    on_the_way = stop // every + stop // an_epoch - stop // math.lcm(every, an_epoch)
+    at_the_end = stop > 0 and stop % every > 0 and stop % an_epoch > 0
+    return 1 + on_the_way + at_the_end
 
 
 def _evaluates_at(step: int, config: TrialConfig, *, num_examples: int, stop: int) -> bool:

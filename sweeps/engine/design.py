@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -33,19 +33,27 @@ class Grid:
     factors: Mapping[str, Iterable[Any]]
 
     def __post_init__(self) -> None:
-        levels = {path: tuple(values) for path, values in self.factors.items()}
-        if not levels:
-            raise ValueError("Grid has no factors: name at least one, for example {'prompts.num_prompts': [1, 4]}")
-        for path, values in levels.items():
-            if not values:
-                raise ValueError(f"factor {path!r} has no levels: give it at least one")
-            if len(values) > len({repr(value) for value in values}):
-                raise ValueError(f"factor {path!r} has a level twice: {', '.join(map(repr, values))}")
-        object.__setattr__(self, "factors", levels)
+        object.__setattr__(self, "factors", _levels("Grid", self.factors, "{'prompts.num_prompts': [1, 4]}"))
 
     def cells(self) -> list[Cell]:
         """All combinations; the last factor varies fastest."""
-        return [dict(zip(self.factors, values, strict=True)) for values in itertools.product(*self.factors.values())]
+        return _combinations(self.factors)
+
+
+def _levels(kind: str, factors: Mapping[str, Iterable[Any]], example: str) -> dict[str, tuple[Any, ...]]:
+    levels = {path: tuple(values) for path, values in factors.items()}
+    if not levels:
+        raise ValueError(f"{kind} has no factors: name at least one, for example {example}")
+    for path, values in levels.items():
+        if not values:
+            raise ValueError(f"factor {path!r} has no levels: give it at least one")
+        if len(values) > len({repr(value) for value in values}):
+            raise ValueError(f"factor {path!r} has a level twice: {', '.join(map(repr, values))}")
+    return levels
+
+
+def _combinations(levels: Mapping[str, Iterable[Any]]) -> list[Cell]:
+    return [dict(zip(levels, values, strict=True)) for values in itertools.product(*levels.values())]
 
 
 class Case(dict[str, Any]):
@@ -162,6 +170,37 @@ def _combination(on: tuple[str, ...], whole: tuple[str, ...]) -> str:
     return " + ".join(component(path) for path in on) or "none"
 
 
+@dataclass(frozen=True)
+class Retune:
+    """Nuisance factors: no part of the question, so each cell gets its own best of them, for an equal budget.
+
+    A cell first runs once at each combination of their levels, on a seed that no cell has, and is judged by dev NLL
+    alone; it then runs on the sweep's seeds at the combination of least dev NLL. Fields that neither the design nor
+    this names are fixed.
+
+    Args:
+        factors: dotted config path to its levels, for example `{"optim.learning_rate": [0.01, 0.03, 0.1]}`.
+
+    Raises:
+        ValueError: no factor, or a factor without levels or with a level twice.
+    """
+
+    factors: Mapping[str, Iterable[Any]]
+
+    def __post_init__(self) -> None:
+        example = "{'optim.learning_rate': [0.01, 0.1]}"
+        object.__setattr__(self, "factors", _levels("Retune", self.factors, example))
+
+    @property
+    def levels(self) -> dict[str, tuple[Any, ...]]:
+        """The levels of each factor."""
+        return {path: tuple(values) for path, values in self.factors.items()}
+
+    def combinations(self) -> list[Cell]:
+        """All combinations of the levels: the budget of a cell, in trials."""
+        return _combinations(self.factors)
+
+
 def is_lower_better(metric: str) -> bool:
     """Whether a metric improves downwards: an NLL, or a distance from the human replies."""
     return metric.endswith(("nll", "_gap"))
@@ -180,10 +219,11 @@ class Sweep:
         paper: the config of the published table, for `--scale paper`.
         demo: fewer cells, for a first look in minutes (`--scale demo`).
         primary_metric: the one metric that the verdict is about.
+        retune: nuisance factors, tuned within each cell before it runs on its seeds.
 
     Raises:
-        ValueError: a name of another form, fewer than one seed, a factor that is no config field, or a baseline that
-            is no cell of the design.
+        ValueError: a name of another form, fewer than one seed, a factor that is no config field, a factor that is
+            retuned as well, or a baseline that is no cell of the design.
     """
 
     name: str
@@ -194,6 +234,7 @@ class Sweep:
     paper: TrialConfig | None = None
     demo: Design | None = None
     primary_metric: str = "test/nll"
+    retune: Retune | None = None
     question: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
@@ -203,7 +244,7 @@ class Sweep:
             raise ValueError(f"Sweep {self.name}: seeds = {self.seeds}: it should be at least 1")
         for design in filter(None, (self.design, self.demo)):
             cells = design.cells()
-            for cell in cells:
+            for cell in _with_every_level(cells):
                 self.base.override(cell)  # names the field that does not exist or the level it refuses
             wanted = cells[0] if self.baseline is None else self.baseline
             if wanted not in cells:
@@ -212,6 +253,31 @@ class Sweep:
                     f"its cells are {'; '.join(label(cell) for cell in cells)}"
                 )
             object.__setattr__(self, "baseline", cells[cells.index(wanted)])  # with its name, if it has one
+            self._check_roles(cells)
+
+    def _check_roles(self, cells: list[Cell]) -> None:
+        if self.retune is None:
+            return
+        for path, levels in self.retune.factors.items():
+            if path == "seed":
+                raise ValueError(f"Sweep {self.name}: the seed is no nuisance factor; seeds= says how many a cell gets")
+            if both := next((cell for cell in cells if path in cell), None):
+                raise ValueError(
+                    f"Sweep {self.name}: {path} is a factor of the design (in {label(both)}) and is retuned: it should "
+                    "be one or the other"
+                )
+            for level in levels:
+                self.base.override({path: level})
+
+
+def _with_every_level(cells: Iterable[Cell]) -> Iterator[Cell]:
+    """Cells that have each level of each factor at least once; of a large grid these are few."""
+    seen: set[tuple[str, str]] = set()
+    for cell in cells:
+        levels = {(path, repr(level)) for path, level in cell.items()}
+        if not levels <= seen:
+            seen |= levels
+            yield cell
 
 
 def factors(cell: Cell) -> dict[str, Any]:

@@ -39,7 +39,8 @@ class Search:
     Args:
         space: dotted config path to an Optuna distribution.
         only_if: path to the paths of boolean fields of the space that must be on for it to exist.
-        objectives: dev metrics, one or more; `dev/nll`, or one of the decoded dev replies, such as `dev/f1`.
+        objectives: dev metrics, one or more; `dev/nll`, or one of the decoded dev replies, such as `dev/f1`, or
+            `dev/avg`, relative to the base.
         num_trials: distinct trials, those stopped early and those answered from a finished trial included.
         sampler: of Optuna's.
         pruner: what stops a trial early; None: nothing.

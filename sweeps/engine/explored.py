@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sweeps.engine.exploration import Search
 from sweeps.engine.figures import WIDTH, Tick, axis
 from sweeps.engine.plan import Exploration
-from sweeps.engine.search import ERROR, KEY, pareto_front, ranked
+from sweeps.engine.study import ERROR, KEY, pareto_front, ranked
 from sweeps.engine.tables import ABSENT, Entry, Row, Table, decimals_of, number
 
 LEAST_TRIALS = 8

@@ -1,22 +1,28 @@
 """From a sweep to its trials: every cell on every seed, canonical, each known by its key."""
 
 import functools
+import gc
 import hashlib
 import importlib.metadata
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from spt_core import NUMERICS_VERSION, backbone, conversations, weights
 from spt_core.config import TrialConfig
 from spt_core.fields import BackboneConfig, DataConfig
-from sweeps.engine.design import Case, Cell, Sweep, label
+from sweeps.engine.design import Case, Cell, Retune, Sweep, label
 from sweeps.engine.exploration import Search
+from sweeps.engine.retuning import Attempt, Choice, Ended, Tuning
 from sweeps.engine.scales import at_scale
 
 SEARCH_SEED = 1000
-"""Of the trials of a search: no cell has it, so what was tuned on is not what is compared."""
+"""Of the trials of a search and of a tuning round: no cell has it, so what was tuned on is not what is compared."""
+
+AWAITS_TUNING = "awaits tuning"
+"""Mark in the identity of a trial that stands for one whose nuisance levels are not known yet."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +95,8 @@ class Plan:
         seeds: paired across cells.
         trials: one for each cell and seed, cells outermost; some may share a key.
         exploration: the search that finds the cells beside the base; None for a design that states its cells.
+        tuning: the round that finds each cell's nuisance levels; None for a sweep without nuisance factors.
+        choices: what it found, a cell each; empty before it has ended.
     """
 
     sweep: Sweep
@@ -97,6 +105,8 @@ class Plan:
     seeds: tuple[int, ...]
     trials: tuple[Trial, ...]
     exploration: Exploration | None = None
+    tuning: Tuning | None = None
+    choices: tuple[Choice, ...] = ()
 
     @functools.cached_property
     def distinct(self) -> dict[str, Trial]:
@@ -109,10 +119,18 @@ class Plan:
     @functools.cached_property
     def sweep_id(self) -> str:
         """Name, scale and a hash of the set of trials: the same plan is the same sweep, found again by a resume."""
-        digest = hashlib.sha256(" ".join(sorted(self.distinct)).encode()).hexdigest()
+        keys: Iterable[str] = self.distinct
+        if self.tuning is not None:  # which decides what the cells are
+            keys = {*self.tuning.trials, *self.tuning.awaiting}
+        digest = hashlib.sha256(" ".join(sorted(keys)).encode()).hexdigest()
         if self.exploration is not None:  # whose cells are not known before it has run
             digest = self.exploration.digest
         return f"{self.sweep.name}-{self.scale}-{digest[:8]}"
+
+    @property
+    def study(self) -> str:
+        """The Optuna study of the cells' trials; a search's own has the plain name."""
+        return self.sweep_id if self.exploration is None else f"{self.sweep_id}-confirmed"
 
     def confirming(self, found: Sequence[Mapping[str, Any]]) -> "Plan":
         """The plan after its search: the base and what was found, best first, as cells on every seed."""
@@ -121,15 +139,60 @@ class Plan:
         trials = _trials(self.exploration.base, cells, self.seeds, self.exploration.device_type)
         return replace(self, cells=cells, trials=tuple(trials))
 
+    @property
+    def awaits_tuning(self) -> bool:
+        """The cells' nuisance levels are not known yet, so their trials stand for those that will run."""
+        return self.tuning is not None and not self.choices
+
+    @property
+    def known(self) -> dict[str, Trial]:
+        """The trials that can be handed out or recalled by now, by key: all but those that wait for the tuning."""
+        if self.tuning is None:
+            return self.distinct
+        final = {key: trial for key, trial in self.distinct.items() if AWAITS_TUNING not in trial.identity}
+        return {**self.tuning.trials, **final}
+
+    def tuned(self, entries: Mapping[str, Ended]) -> "Plan":
+        """The plan after its tuning round: each cell at its best levels; this very plan as long as it has not ended.
+
+        Args:
+            entries: of the ledger, by trial key.
+        """
+        assert self.tuning is not None
+        choices = self.tuning.choices(entries)
+        if choices is None:
+            return self
+        trials = []
+        for trial, choice in zip(self.trials, _for_each_seed(choices, self.seeds), strict=True):
+            identity = {name: value for name, value in trial.identity.items() if name != AWAITS_TUNING}
+            config = trial.config.override(choice.levels)
+            canonical = config.canonical().model_copy(update={"compute": config.compute})
+            trials.append(Trial(canonical.key(**identity), trial.cell, canonical, identity))
+        return replace(self, trials=tuple(trials), choices=choices)
+
     @functools.cached_property
     def factors(self) -> tuple[str, ...]:
-        """Paths of the config fields that some cell sets."""
-        return tuple(dict.fromkeys(path for cell in self.cells for path in cell))
+        """Paths of the config fields that some cell sets, or that are retuned within each."""
+        retuned = () if self.tuning is None else self.tuning.factors
+        return tuple(dict.fromkeys([*(path for cell in self.cells for path in cell), *retuned]))
 
     @property
     def smallest_p(self) -> float:
         """The smallest p-value that an exact two-sided sign-flip test can give with these seeds, before Holm."""
         return min(1.0, math.ldexp(2.0, -len(self.seeds)))
+
+    @functools.cached_property
+    def num_compared(self) -> int:
+        """Cells whose trials are not all those of the baseline: the family that Holm adjusts over."""
+        size = len(self.seeds)
+        by_cell = [tuple(t.key for t in self.trials[i * size : (i + 1) * size]) for i in range(len(self.cells))]
+        baseline = by_cell[self.cells.index(self.sweep.baseline)]
+        return sum(keys != baseline for keys in by_cell)
+
+    @property
+    def smallest_p_holm(self) -> float:
+        """The same after Holm, where every cell is compared."""
+        return min(1.0, max(1, self.num_compared) * self.smallest_p)
 
 
 def expand(
@@ -160,15 +223,53 @@ def expand(
             raise ValueError("--set seed: a sweep runs paired seeds 0, 1, ...; say how many with --seeds")
         if any(path in cell for cell in cells):
             raise ValueError(f"--set {path}: it is a factor of {sweep.name}, which varies it; drop the setting")
+        if sweep.retune is not None and path in sweep.retune.factors:
+            raise ValueError(
+                f"--set {path}: {sweep.name} retunes it within each cell; drop the setting, or give --no-retune with it"
+            )
     if seeds is not None and seeds < 1:
         raise ValueError(f"--seeds {seeds}: it should be at least 1")
     base = base.override(settings)
     each_seed = tuple(range(seeds or default_seeds))
     trials = _trials(base, cells, each_seed, device_type)
-    exploration = Exploration(design, base, device_type) if isinstance(design, Search) else None
-    if exploration is not None:
-        _check_space(base, exploration.design.space)
-    return Plan(sweep, scale, cells, each_seed, tuple(trials), exploration)
+    if isinstance(design, Search):
+        if sweep.retune is not None:
+            raise ValueError(f"Sweep {sweep.name}: a search has no cells to retune in; put the factors into its space")
+        _check_space(base, design.space)
+        return Plan(sweep, scale, cells, each_seed, tuple(trials), Exploration(design, base, device_type))
+    if sweep.retune is None:
+        return Plan(sweep, scale, cells, each_seed, tuple(trials))
+    attempts = tuple(_attempts(base, cell, sweep.retune, device_type) for cell in cells)
+    waiting = [
+        _awaiting(trial) if of else trial for trial, of in zip(trials, _for_each_seed(attempts, each_seed), strict=True)
+    ]
+    tuning = Tuning(sweep.retune.levels, attempts, tuple(trial.key for trial in waiting))
+    return Plan(sweep, scale, cells, each_seed, tuple(waiting), tuning=tuning)
+
+
+def _attempts(base: TrialConfig, cell: Cell, retune: Retune, device_type: str) -> tuple[Attempt, ...]:
+    """A cell at each combination of the nuisance levels that makes a difference to it; none where none does."""
+    untested = base.override({"evaluation.split": "none"})
+    combinations = retune.combinations()
+    cells = [Case(f"tuning {label(cell)}: {label(levels)}", {**cell, **levels}) for levels in combinations]
+    trials = _trials(untested, cells, [SEARCH_SEED], device_type)
+    distinct: dict[str, Attempt] = {}
+    for levels, trial in zip(combinations, trials, strict=True):
+        distinct.setdefault(trial.key, Attempt(levels, trial))
+    return tuple(distinct.values()) if len(distinct) > 1 or len(combinations) == 1 else ()
+
+
+def _awaiting(trial: Trial) -> Trial:
+    """A trial that stands for one whose nuisance levels are not known: its key is nobody's."""
+    identity = {**trial.identity, AWAITS_TUNING: True}
+    return replace(trial, key=trial.config.key(**identity), identity=identity)
+
+
+_T = TypeVar("_T")
+
+
+def _for_each_seed(of_cells: Sequence[_T], seeds: Sequence[int]) -> Iterator[_T]:
+    return (of_cell for of_cell in of_cells for _ in seeds)
 
 
 def _check_space(base: TrialConfig, space: Mapping[str, Any]) -> None:
@@ -183,14 +284,27 @@ def _trials(base: TrialConfig, cells: Sequence[Cell], seeds: Sequence[int], devi
     # Asked once for each backbone and data of this plan, not for each cell; a later plan sees files that changed.
     identity_of = functools.cache(functools.partial(_identity, device_type))
     trials = []
-    for cell in cells:
-        varied = base.override(cell)
-        canonical = varied.canonical().model_copy(update={"compute": varied.compute})
-        identity = identity_of(varied.backbone, varied.data)
-        for seed in seeds:
-            config = canonical.model_copy(update={"seed": seed})
-            trials.append(Trial(config.key(**identity), cell, config, identity))
+    with _no_collection():
+        for cell in cells:
+            varied = base.override(cell)
+            canonical = varied.canonical().model_copy(update={"compute": varied.compute})
+            identity = identity_of(varied.backbone, varied.data)
+            for seed in seeds:
+                config = canonical.model_copy(update={"seed": seed})
+                trials.append(Trial(config.key(**identity), cell, config, identity))
     return trials
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Leave the garbage collector off: it would walk all trials made so far again and again, for half of the time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _identity(device_type: str, model: BackboneConfig, data: DataConfig) -> dict[str, Any]:

@@ -105,6 +105,12 @@ class View:
         line.state = "elsewhere"
         self._say(line, "another driver is running it, or died a moment ago: waiting for that one")
 
+    def retry(self, key: str, why: str) -> None:
+        """A trial broke off and goes on from its checkpoint."""
+        line = self._lines[key]
+        line.state = "retrying"
+        self._say(line, f"retrying: {why}")
+
     def update(self, key: str, row: dict[str, float]) -> None:
         """A trial reported a row of metrics."""
         line, now = self._lines[key], time.monotonic()

@@ -15,6 +15,9 @@ script but its own. The figures are inline SVG, for which no plotting library ha
   `not run`), `error`, `reused`, `folder` (relative to the report), `metrics`, `config`, `identity`.
 - `effects`: of a whole factorial, in the primary metric: `components` (one, or two of an interaction), `mean`, `low`,
   `high`, `p`, `p_holm`; else empty.
+- `retuned`: of a sweep with nuisance factors, else null: `metric` and `seed` they were tuned on, `trials_a_cell`,
+  `levels` (config path to values), `ended`, and by cell `chosen` (levels), `at_edge` (paths) and `tried` (`levels`,
+  `key`, `state`, `dev_nll`, `error`).
 - `deltas`: cell minus baseline: `cell`, `metric`, `mean`, `low`, `high`, `by_seed`, `covers` (`seeds`: paired t
   interval, exact sign-flip `p`, `p_holm` across the cells; `examples`: the dialogue bootstrap of one seed, no p).
 """
@@ -37,8 +40,12 @@ from sweeps.engine import examples, figures, tables
 from sweeps.engine.design import label
 from sweeps.engine.effects import effects_table, factorial_effects
 from sweeps.engine.findings import CellSummary, Comparison, compare, describe_problem, summarise
+from sweeps.engine.improvement_table import HEADING as GAINS_HEADING
+from sweeps.engine.improvement_table import improvement_table
 from sweeps.engine.plan import Plan, Trial
 from sweeps.engine.results import TrialResult
+from sweeps.engine.retuned import HEADING as RETUNED_HEADING
+from sweeps.engine.retuned import retuned_document, retuned_table
 from sweeps.engine.tables import MAIN_METRICS
 from sweeps.engine.terminal import terminal_table
 from sweeps.engine.verdict import NAMES, judge, verdict
@@ -103,6 +110,11 @@ class _Report:
         self.verdict = judge(plan, self.summaries, compared[plan.sweep.primary_metric])
         self.main_table = tables.main_table(plan, self.summaries)
         self.further_tables = tables.further_tables(self.summaries)
+        gains = improvement_table(self.summaries)
+        if gains.rows:
+            self.further_tables[GAINS_HEADING] = gains
+        if plan.tuning is not None:
+            self.further_tables[RETUNED_HEADING] = retuned_table(plan, results)
         first, _, rest = plan.sweep.question.strip().partition("\n")
         self.question = first or plan.sweep.name
         self.prediction = " ".join(rest.split())
@@ -137,6 +149,7 @@ class _Report:
                 {"components": list(one.components), **one.delta._asdict(), "p_holm": one.p_holm}
                 for one in self.effects
             ],
+            "retuned": retuned_document(plan, self.results),
             "deltas": [_delta(one) for found in self.comparisons.values() for one in found],
         }
         return _json(document)

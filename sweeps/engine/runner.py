@@ -5,7 +5,7 @@ import os
 import shutil
 import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from sweeps.engine import cluster, provenance, storage
+from sweeps.engine.budget import Budget
 from sweeps.engine.design import Sweep, factors, label
 from sweeps.engine.ledger import Entry, Ledger, owner_here
 from sweeps.engine.plan import Plan, Trial
 from sweeps.engine.progress import View
 from sweeps.engine.results import TrialResult
+from sweeps.engine.retries import MOST_LOSSES
 from sweeps.engine.trial import PERCENT, Job, supervise
 
 if TYPE_CHECKING:
@@ -69,18 +71,26 @@ class Resources:
         if self.concurrency is not None and self.concurrency < 1:
             raise ValueError(f"--concurrency {self.concurrency}: it should be at least 1")
 
+    @property
+    def devices(self) -> float:
+        """What a trial holds of what is paid for: its share of GPUs, or its workers where there are none."""
+        workers = max(1, self.workers)
+        return workers * self.gpus_per_worker if self.gpus_per_worker else float(workers)
+
 
 @dataclass(frozen=True)
 class Places:
-    """Where a sweep's files are: all below one output folder of the driver's.
+    """Where a sweep's files are: below one output folder of the driver's, but for a study that is elsewhere.
 
     Attributes:
         output: that folder.
+        study: URL of an Optuna storage; None is a file in the output folder.
         storage: a folder or the URI of a bucket through which trials on other nodes hand over their files and
             checkpoints; None where all nodes see the output folder.
     """
 
     output: Path
+    study: str | None = None
     storage: str | None = None
 
     @property
@@ -101,7 +111,7 @@ class Places:
     @property
     def studies(self) -> str:
         """URL of Optuna's studies."""
-        return f"sqlite:///{self.output / 'optuna.db'}"
+        return self.study or f"sqlite:///{self.output / 'optuna.db'}"
 
     @property
     def checkpoints(self) -> str:
@@ -205,19 +215,28 @@ def resolve_half_precision(settings: Mapping[str, Any], sweep: Sweep, device_typ
 
 def recall(plan: Plan, places: Places) -> dict[str, TrialResult]:
     """The trials of a plan that have finished before, by key. Makes nothing where nothing is yet."""
+    finished = [entry for entry in recorded(plan, places).values() if entry.state == "finished"]
+    return {entry.key: replace(result_of(entry, places), reused=True) for entry in finished}
+
+
+def recorded(plan: Plan, places: Places) -> dict[str, Entry]:
+    """What the ledger holds of the trials of a plan, by key. Makes nothing where nothing is yet."""
     if not (places.output / LEDGER).is_file():
         return {}
-    entries = Ledger(places.ledger).entries(list(plan.distinct))
-    finished = [entry for entry in entries.values() if entry.state == "finished"]
-    return {entry.key: replace(result_of(entry, places), reused=True) for entry in finished}
+    return Ledger(places.ledger).entries(list(plan.known))
+
+
+def tuned(plan: Plan, places: Places) -> Plan:
+    """The plan as its tuning round left it, if it has one that has ended."""
+    return plan.tuned(recorded(plan, places)) if plan.awaits_tuning else plan
 
 
 def forget(plan: Plan, places: Places) -> None:
     """Drop the results of a plan's trials, for `--rerun`; those that another driver is running stay."""
-    ledger = Ledger(places.ledger)
-    ledger.forget(list(plan.distinct))
-    left = ledger.entries(list(plan.distinct))
-    for key in plan.distinct:
+    ledger, keys = Ledger(places.ledger), {**plan.known, **tuned(plan, places).known}
+    ledger.forget(list(keys))
+    left = ledger.entries(list(keys))
+    for key in keys:
         if key not in left:
             shutil.rmtree(places.trial(key), ignore_errors=True)
             storage.remove(storage.join(places.checkpoints, key))
@@ -230,12 +249,14 @@ class Outcome:
     """How a run of a sweep ended.
 
     Attributes:
-        plan: with the cells that a search found, if there was one.
+        plan: with the cells that a search found, or the levels that a tuning round chose, if there was one.
         results: how each distinct trial ended, by key.
         report: the HTML file.
         interrupted: Ctrl-C came; the trials without a result wait for the next run.
         undelivered: what MLflow has not got yet; the next run of the sweep delivers it.
         gave_up: why a search ended before its budget was spent; None if it did not.
+        spent_hours: of devices, by this run.
+        budget_spent: no further trial was handed out for that.
     """
 
     plan: Plan
@@ -244,10 +265,20 @@ class Outcome:
     interrupted: bool
     undelivered: tuple[str, ...]
     gave_up: str | None = None
+    spent_hours: float = 0.0
+    budget_spent: bool = False
 
 
 def execute(
-    plan: Plan, *, resources: Resources, places: Places, tracking_uri: str, console: Console, verbose: bool = False
+    plan: Plan,
+    *,
+    resources: Resources,
+    places: Places,
+    tracking_uri: str,
+    console: Console,
+    budget_hours: float | None = None,
+    verbose: bool = False,
+    replanned: Callable[[Plan], None] = lambda plan: None,
 ) -> Outcome:
     """Run what the ledger lacks, project all of it to MLflow, and write the report.
 
@@ -257,7 +288,9 @@ def execute(
         places: where files go.
         tracking_uri: of MLflow, checked before.
         console: where progress is shown.
+        budget_hours: of devices, after which no further trial is handed out; None is no limit.
         verbose: let Ray, Tune and transformers say what they do.
+        replanned: told of the plan that a first round led to.
 
     Raises:
         ValueError: the machine or cluster can never hold one trial.
@@ -269,33 +302,41 @@ def execute(
     artifacts = places.artifacts if tracking_uri == places.tracking else None
     facts = {**provenance.facts(), "tracking": tracking.redact(tracking_uri)}
     tracker = tracking.Tracker(tracking_uri, plan=plan, artifacts=artifacts, facts=facts, ledger=ledger)
+    budget = Budget(budget_hours, devices=resources.devices)
     interrupted, torn, gave_up = False, set[str](), None
     with tracker:
-        with View(console, trials=list(plan.distinct.values())) as view, ExitStack() as stack:
+        with View(console, trials=list(plan.known.values())) as view, ExitStack() as stack:
             watcher = Watcher(plan, places, ledger, view, tracker)
-            tuning = _Tuning(
+            rounds = _Rounds(
                 plan,
                 resources=resources,
                 places=places,
                 ledger=ledger,
                 owner=owner,
                 watcher=watcher,
+                budget=budget,
                 verbose=verbose,
                 stack=stack,
             )
+
+            def next_round(plan: Plan) -> Plan:
+                watcher.plan = plan
+                for trial in plan.known.values():
+                    watcher.add(trial)
+                tracker.replan(plan)
+                replanned(plan)
+                return plan
+
             try:
                 if plan.exploration is not None:
-                    gave_up = tuning.explore(lambda trial, entry: watcher.reuse(trial, result_of(entry, places)))
-                    plan = watcher.plan = plan.confirming(tuning.best())
-                    for trial in plan.distinct.values():
-                        watcher.add(trial)
-                    tracker.replan(plan)
-                found = recall(plan, places)
-                for key, result in found.items():
-                    watcher.reuse(plan.distinct[key], result)
-                # The dearest first: the trials that end last are then short, and no core waits long.
-                pending = [trial for key, trial in plan.distinct.items() if key not in found]
-                tuning.run(sorted(pending, key=_cost, reverse=True))
+                    gave_up = rounds.explore(lambda trial, entry: watcher.reuse(trial, result_of(entry, places)))
+                    if not budget.is_spent:
+                        plan = next_round(plan.confirming(rounds.best()))
+                if plan.tuning is not None:
+                    rounds.run(plan.tuning.trials, study=f"{plan.sweep_id}-tuning")
+                    plan = next_round(tuned(plan, places))
+                if not plan.awaits_tuning:
+                    rounds.run(plan.distinct, study=plan.study)
             except KeyboardInterrupt:
                 interrupted = True
         for trial in watcher.trials.values():
@@ -308,12 +349,50 @@ def execute(
             if results[key].state != "finished":
                 results[key] = replace(results[key], state="interrupted", error=None)
             tracker.finish(watcher.trials[key], results[key])
-        explored = tuning.explored() if plan.exploration is not None else None
+        explored = rounds.explored() if plan.exploration is not None else None
         page = report.write(plan, results, places.report(plan), facts=facts, explored=explored)
         if not interrupted:
             tracker.summarise(places.report(plan), _summary(plan, results))
         undelivered = tracker.close(timeout=60)
-    return Outcome(plan, results, page, interrupted, undelivered, gave_up)
+    left = any(key not in results or results[key].state == "interrupted" for key in plan.distinct)
+    return Outcome(
+        plan,
+        results,
+        page,
+        interrupted,
+        undelivered,
+        gave_up,
+        spent_hours=budget.spent_hours,
+        budget_spent=left and budget.is_spent,
+    )
+
+
+def write_report(plan: Plan, places: Places) -> tuple[Plan, dict[str, TrialResult], Path]:
+    """Write the report of what there is of a sweep, and train nothing.
+
+    Returns:
+        The plan as its first round left it, the results by trial key, and the page.
+
+    Raises:
+        ValueError: nothing of it has run.
+    """
+    from sweeps.engine import report
+    from sweeps.engine import study as studies
+    from sweeps.engine.explored import Explored
+
+    if not (places.output / LEDGER).is_file():
+        raise ValueError(f"{places.output}: there is no ledger in it; run the sweep first")
+    explored = None
+    if plan.exploration is not None:
+        study = studies.study_of(plan, places.studies)
+        explored, best = Explored(study, plan.exploration), studies.found(study, plan.exploration)
+        if len(studies.keys(study)) >= plan.exploration.design.num_trials:
+            plan = plan.confirming(best)
+    plan = tuned(plan, places)
+    results = _results(recorded(plan, places), places, reused=set())
+    facts = {**provenance.facts(), "written": "again, from the trials' files: the facts above are of the writing"}
+    page = report.write(plan, results, places.report(plan), facts=facts, explored=explored)
+    return plan, results, page
 
 
 def _results(entries: Mapping[str, Entry], places: Places, *, reused: set[str]) -> dict[str, TrialResult]:
@@ -394,7 +473,7 @@ def fit_resources(resources: Resources, *, num_trials: int) -> Resources:
     return replace(resources, concurrency=concurrency, cpus_per_worker=cpus)
 
 
-class _Tuning:
+class _Rounds:
     """The rounds of one sweep through Ray Tune, on one Ray that is started when the first of them has work.
 
     Args:
@@ -404,6 +483,7 @@ class _Tuning:
         ledger: the truth.
         owner: of this driver's claims.
         watcher: Tune's callback.
+        budget: of all rounds together.
         verbose: let Ray say what it does.
         stack: what Ray is ended with.
     """
@@ -417,30 +497,44 @@ class _Tuning:
         ledger: Ledger,
         owner: str,
         watcher: Any,
+        budget: Budget,
         verbose: bool,
         stack: ExitStack,
     ) -> None:
+        self._budget = budget
         self._plan, self._resources, self._places, self._ledger = plan, resources, places, ledger
         self._owner, self._watcher, self._verbose, self._stack = owner, watcher, verbose, stack
 
-    def run(self, pending: Sequence[Trial]) -> None:
-        """The given trials, at full budget."""
-        if not pending:
+    def run(self, trials: Mapping[str, Trial], *, study: str) -> None:
+        """The given trials, by key, at full budget, but for those that have finished; recorded in a study."""
+        entries = self._ledger.entries(list(trials))
+        found = {key: entry for key, entry in entries.items() if entry.state == "finished"}
+        for key, entry in found.items():
+            self._watcher.reuse(trials[key], result_of(entry, self._places))
+        # The dearest first: the trials that end last are then short, and no core waits long.
+        pending = sorted((trial for key, trial in trials.items() if key not in found), key=_cost, reverse=True)
+        if not pending or self._budget.is_spent:
             return
         self._start()
         from sweeps.engine.search import PlannedSearch
 
-        jobs = [(trial, self._job(trial)) for trial in pending]
         planned = PlannedSearch(
-            self._watcher.plan, jobs, metric=OBJECTIVE, storage=self._places.studies, ledger=self._ledger
+            study,
+            trials.values(),
+            [(trial, self._job(trial)) for trial in pending],
+            metric=OBJECTIVE,
+            storage=self._places.studies,
+            ledger=self._ledger,
+            budget=self._budget,
         )
-        self._tune(planned, num_samples=len(jobs))
+        self._tune(planned, num_samples=len(pending))
 
     def explore(self, answered: Callable[[Trial, Entry], None]) -> str | None:
         """The trials of the plan's search; why it ended before its budget was spent, if it did."""
         from ray.tune.schedulers import ASHAScheduler
 
         from sweeps.engine import search
+        from sweeps.engine import study as studies
 
         exploration = self._plan.exploration
         assert exploration is not None
@@ -453,11 +547,12 @@ class _Tuning:
             job_of=self._job,
             proposed=self._watcher.add,
             answered=answered,
+            budget=self._budget,
         )
         for trial, entry in source.recall():  # the driver before may have died before MLflow heard of it
             self._watcher.add(trial)
             answered(trial, entry)
-        if len(search.keys(source.study)) < design.num_trials:
+        if len(studies.keys(source.study)) < design.num_trials:
             self._start()
             scheduler = None
             if design.pruner is not None:
@@ -475,18 +570,18 @@ class _Tuning:
 
     def best(self) -> list[Mapping[str, Any]]:
         """Params of what the search found, best first."""
-        from sweeps.engine import search
+        from sweeps.engine import study as studies
 
         assert self._plan.exploration is not None
-        return search.found(search.study_of(self._plan, self._places.studies), self._plan.exploration)
+        return studies.found(studies.study_of(self._plan, self._places.studies), self._plan.exploration)
 
     def explored(self) -> "Explored":
         """The plan's search as far as it came."""
-        from sweeps.engine import search
+        from sweeps.engine import study as studies
         from sweeps.engine.explored import Explored
 
         assert self._plan.exploration is not None
-        return Explored(search.study_of(self._plan, self._places.studies), self._plan.exploration)
+        return Explored(studies.study_of(self._plan, self._places.studies), self._plan.exploration)
 
     def _start(self) -> None:
         import ray
@@ -524,6 +619,7 @@ class _Tuning:
                 name=self._plan.sweep_id,
                 storage_path=str(places.output / "tune"),
                 callbacks=[self._watcher],
+                failure_config=tune.FailureConfig(max_failures=MOST_LOSSES),  # of a trial's supervisor
                 verbose=0,
             ),
         )
@@ -566,7 +662,13 @@ def _ray(*, verbose: bool) -> Iterator[None]:
         }
     )
     # Polling Train workers ten times as often as the default takes seconds off every trial.
-    shared = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2", "TOKENIZERS_PARALLELISM": "false", **quiet}
+    # A machine that is busy may take more than the default minute to start a worker, which is no reason to fail.
+    shared = {
+        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
+        "TOKENIZERS_PARALLELISM": "false",
+        **quiet,
+    }
     os.environ.update(
         {
             "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",

@@ -7,7 +7,7 @@ a trial that has run is answered from the ledger. The ledger is the truth of bot
 import math
 import warnings
 from collections import defaultdict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -15,33 +15,55 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from ray.tune.search import Searcher
 
+from sweeps.engine.budget import Budget
 from sweeps.engine.design import factors
 from sweeps.engine.exploration import Search
+from sweeps.engine.improvement import OBJECTIVE as AVERAGE
+from sweeps.engine.improvement import improvement
 from sweeps.engine.ledger import Entry, Ledger, alone, is_dead
-from sweeps.engine.plan import Exploration, Plan, Trial
+from sweeps.engine.plan import Plan, Trial
+from sweeps.engine.study import ABANDONED, ERROR, KEY, OWNER, keys, open_study, study_of
 from sweeps.engine.trial import FINAL, Job
 
-KEY, OWNER, ERROR = "key", "owner", "error"
-"""Attributes of a study's trial: its identity, the driver that asked for it, why it has no value."""
 MOST_TWINS = 200
 """Proposals in a row that are answered without running anything, after which the space counts as explored."""
 MOST_FAILURES = 8
 """Failures in a row after which a search gives up: the sampler does not learn from them."""
 _SEED = "seed"
+_BASE_IS_THERE = "the base is there"
 _ENDED = frozenset({"finished", "failed", "pruned"})
-
-optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 class _Source(Searcher):
-    """A searcher whose state is elsewhere: in the study and in the ledger."""
+    """A searcher whose state is elsewhere, in the study and in the ledger, and whose trials a budget ends."""
 
-    def __init__(self) -> None:
+    def __init__(self, budget: Budget) -> None:
         super().__init__()
+        self._budget = budget
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next job, as the Tune function takes it; none once the budget is spent."""
+        if self._budget.is_spent:
+            return str(Searcher.FINISHED)
+        answer = self._next(trial_id)
+        if isinstance(answer, dict):
+            self._budget.start(trial_id)
+        return answer
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """A trial ended."""
+        self._budget.end(trial_id)
+        self._end(trial_id, error=error)
+
+    def _next(self, trial_id: str) -> dict[str, Any] | str | None:
+        raise NotImplementedError
+
+    def _end(self, trial_id: str, *, error: bool) -> None:
+        raise NotImplementedError
 
     def __reduce__(self) -> tuple[type[Searcher], tuple[()]]:
         # A Tuner pickles its searcher for a restore of its own, which is not how a sweep goes on.
-        return _Source, ()
+        return Searcher, ()
 
     def save(self, checkpoint_path: str) -> None:
         """Leave an empty file: Tune wants one."""
@@ -53,51 +75,58 @@ class _Source(Searcher):
 
 
 class PlannedSearch(_Source):
-    """Hands out the given trials of a plan, in their order, and records in the study how each ended.
+    """Hands out given trials, in their order, and records in a study how each ended.
 
     Args:
-        plan: names the study (`sweep_id`) and its factors.
-        pending: trials to hand out, with the job of each.
+        name: of the study.
+        trials: all that the study is of, run before or not: they name its factors and their levels.
+        pending: those to hand out, with the job of each.
         metric: dev metric that the study records; lower is better.
         storage: URL of the study's database.
         ledger: says how a trial ended.
+        budget: after which no trial is handed out.
     """
 
     def __init__(
-        self, plan: Plan, pending: Sequence[tuple[Trial, Job]], *, metric: str, storage: str, ledger: Ledger
+        self,
+        name: str,
+        trials: Iterable[Trial],
+        pending: Sequence[tuple[Trial, Job]],
+        *,
+        metric: str,
+        storage: str,
+        ledger: Ledger,
+        budget: Budget,
     ) -> None:
-        super().__init__()
+        super().__init__(budget)
         self._waiting, self._ledger, self._value = deque(pending), ledger, metric
-        self._running: dict[str, tuple[Trial, dict[int, float]]] = {}
-        levels: dict[str, list[Any]] = {}
-        for cell in plan.cells:
-            for path, level in factors(cell).items():
-                levels.setdefault(path, [])
+        self._running: dict[str, tuple[Trial, str, dict[int, float]]] = {}
+        levels: defaultdict[str, list[Any]] = defaultdict(list)
+        for trial in trials:
+            for path, level in {**factors(trial.cell), _SEED: trial.seed}.items():
                 if level not in levels[path]:
                     levels[path].append(level)
-        space = {path: CategoricalDistribution(values) for path, values in levels.items()}
-        self._space = {**space, _SEED: CategoricalDistribution(list(plan.seeds))}
-        # A search's own study has the plain name; that of its cells is beside it.
-        name = plan.sweep_id if plan.exploration is None else f"{plan.sweep_id}-confirmed"
+        self._space = {path: CategoricalDistribution(values) for path, values in levels.items()}
         self._study = open_study(name, storage, directions=["minimize"])
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:
-        """The next trial's job, as the Tune function takes it."""
+    def _next(self, trial_id: str) -> dict[str, Any] | str:
         if not self._waiting:
             return str(Searcher.FINISHED)
         trial, job = self._waiting.popleft()
-        self._running[trial_id] = (trial, {})
+        self._running[trial_id] = (trial, job.owner, {})
         return {"job": vars(job)}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Keep a dev evaluation by its optimisation step; other reports carry no value."""
         if self._value in result and FINAL not in result:
-            self._running[trial_id][1][int(result["step"])] = result[self._value]
+            self._running[trial_id][2][int(result["step"])] = result[self._value]
 
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Record the trial: COMPLETE with the ledger's value, else FAIL."""
-        trial, values = self._running.pop(trial_id)
+    def _end(self, trial_id: str, *, error: bool) -> None:
+        """Record the trial: COMPLETE with the ledger's value, else FAIL; another driver's is that one's to record."""
+        trial, owner, values = self._running.pop(trial_id)
         entry = self._ledger.entries([trial.key]).get(trial.key)
+        if entry is not None and entry.owner != owner:
+            return
         value = entry.metrics.get(self._value) if entry is not None and entry.state == "finished" else None
         params = {**factors(trial.cell), _SEED: trial.seed}
         self._study.add_trial(
@@ -126,6 +155,7 @@ class StudySearch(_Source):
         job_of: the job of a trial.
         proposed: told of each trial before it is handed out.
         answered: told of each trial that had finished before.
+        budget: after which no trial is handed out.
     """
 
     def __init__(
@@ -138,8 +168,9 @@ class StudySearch(_Source):
         job_of: Callable[[Trial], Job],
         proposed: Callable[[Trial], None],
         answered: Callable[[Trial, Entry], None],
+        budget: Budget,
     ) -> None:
-        super().__init__()
+        super().__init__(budget)
         assert plan.exploration is not None
         self._exploration, self._ledger, self._owner = plan.exploration, ledger, owner
         self._job_of, self._proposed, self._answered = job_of, proposed, answered
@@ -148,6 +179,9 @@ class StudySearch(_Source):
         self._running: dict[str, tuple[optuna.Trial, Trial]] = {}
         self._twins: defaultdict[str, list[optuna.Trial]] = defaultdict(list)
         self._failures = 0
+        self._base: Mapping[str, float] | None = None
+        self._base_id: str | None = None
+        self._base_failed = False
         self.gave_up: str | None = None
         with alone(ledger, f"study {self._name}", owner=owner):
             _recover(self.study, ledger)
@@ -162,8 +196,12 @@ class StudySearch(_Source):
         ended = [(one, entries[key]) for key, one in first.items() if key in entries]
         return [(self._exploration.trial(one.params), entry) for one, entry in ended if entry.state in _ENDED]
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+    def _next(self, trial_id: str) -> dict[str, Any] | str | None:
         """The job of the next proposal that has to run."""
+        if AVERAGE in self._exploration.design.objectives:
+            answer = self._of_base(trial_id)
+            if answer is not _BASE_IS_THERE:
+                return answer
         for _ in range(MOST_TWINS):
             if self._failures >= MOST_FAILURES:
                 self.gave_up = f"{self._failures} trials in a row failed; the space holds too much that does not train"
@@ -180,16 +218,42 @@ class StudySearch(_Source):
         self.gave_up = f"{MOST_TWINS} proposals in a row had been tried before: the space counts as explored"
         return str(Searcher.FINISHED)
 
+    def _of_base(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The job of the base, which AVG is relative to; None while it runs."""
+        if self._base_id is not None:
+            return None
+        base = self._exploration.trial({})
+        entry = self._ledger.entries([base.key]).get(base.key)
+        if entry is not None and entry.state == "finished":
+            if self._base is None:
+                self._base = entry.metrics
+                self._proposed(base)
+                self._answered(base, entry)
+            return _BASE_IS_THERE
+        if self._base_failed:
+            self.gave_up = "the base failed, to which AVG is relative"
+            return str(Searcher.FINISHED)
+        self._base_id = trial_id
+        self._proposed(base)
+        return {"job": vars(self._job_of(base))}
+
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Record a dev evaluation at its step, where the study has that one objective."""
         objectives = self._exploration.design.objectives
-        if len(objectives) == 1 and objectives[0] in result and FINAL not in result:
+        if trial_id != self._base_id and len(objectives) == 1 and objectives[0] in result and FINAL not in result:
             self._running[trial_id][0].report(result[objectives[0]], int(result["step"]))
 
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+    def _end(self, trial_id: str, *, error: bool) -> None:
         """Tell the study what the ledger says: COMPLETE, FAIL, or PRUNED for a trial that was stopped."""
+        if trial_id == self._base_id:
+            base = self._exploration.trial({}).key
+            entry = self._ledger.entries([base]).get(base)
+            self._base_id, self._base_failed = None, entry is None or entry.state != "finished"
+            return
         asked, trial = self._running.pop(trial_id)
-        if not error:
+        if error:
+            self._ledger.fail(trial.key, owner=self._owner, error="its process was lost again and again")
+        else:
             self._ledger.prune(trial.key, owner=self._owner)  # unless it ended before it could be stopped
         entry = self._ledger.entries([trial.key]).get(trial.key)
         self._failures = self._failures + 1 if entry is None or entry.state == "failed" else 0
@@ -241,7 +305,7 @@ class StudySearch(_Source):
             asked.set_user_attr(ERROR, (entry and entry.error) or "stopped before it started")
             self.study.tell(asked, state=TrialState.FAIL)
         elif entry.state == "finished":
-            values = [entry.metrics.get(name, math.nan) for name in design.objectives]
+            values = [self._value(name, entry) for name in design.objectives]
             if all(map(math.isfinite, values)):
                 self.study.tell(asked, values)
             else:
@@ -251,59 +315,11 @@ class StudySearch(_Source):
         else:
             self.study.tell(asked, state=TrialState.PRUNED)
 
-
-def open_study(name: str, storage: str, *, directions: Sequence[str]) -> optuna.Study:
-    """The study of that name, made if it is not there."""
-    return optuna.create_study(study_name=name, storage=storage, directions=list(directions), load_if_exists=True)
-
-
-def study_of(plan: Plan, storage: str) -> optuna.Study:
-    """The study of a search."""
-    assert plan.exploration is not None
-    return open_study(plan.sweep_id, storage, directions=plan.exploration.design.directions)
-
-
-def keys(study: optuna.Study) -> set[str]:
-    """The distinct trials that a study has asked for, but for those that a dead driver left."""
-    return {
-        one.user_attrs[KEY]
-        for one in study.get_trials(deepcopy=False)
-        if KEY in one.user_attrs and one.user_attrs.get(ERROR) != _ABANDONED
-    }
-
-
-def ranked(study: optuna.Study, exploration: Exploration, *, excluding: str = "") -> list[FrozenTrial]:
-    """The distinct trials of a search that ended at full budget, best first.
-
-    With several objectives they are ordered by Pareto front, and within one by the first objective.
-
-    Args:
-        study: of the search.
-        exploration: what it explored.
-        excluding: key of a trial that is left out, such as the base's.
-    """
-    distinct: dict[str, FrozenTrial] = {}
-    for one in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
-        distinct.setdefault(one.user_attrs[KEY], one)
-    distinct.pop(excluding, None)
-    sign = -1.0 if exploration.design.directions[0] == "maximize" else 1.0
-    left, order = list(distinct.values()), []
-    while left:
-        front = pareto_front(left, exploration.design.directions)
-        order += sorted(front, key=lambda one: sign * one.values[0])
-        left = [one for one in left if one not in front]
-    return order
-
-
-def pareto_front(trials: Sequence[FrozenTrial], directions: Sequence[str]) -> list[FrozenTrial]:
-    """The trials that no other beats in one objective and equals or beats in all."""
-    signs = [-1.0 if direction == "maximize" else 1.0 for direction in directions]
-    points = [[sign * value for sign, value in zip(signs, one.values, strict=True)] for one in trials]
-
-    def beaten(point: list[float]) -> bool:
-        return any(other != point and all(a <= b for a, b in zip(other, point, strict=True)) for other in points)
-
-    return [one for one, point in zip(trials, points, strict=True) if not beaten(point)]
+    def _value(self, objective: str, entry: Entry) -> float:
+        if objective != AVERAGE:
+            return entry.metrics.get(objective, math.nan)
+        assert self._base is not None
+        return improvement(entry.metrics, self._base, split="dev").average
 
 
 def _sampler(design: Search, *, seed: int) -> optuna.samplers.BaseSampler:
@@ -327,9 +343,6 @@ def _suggest(asked: optuna.Trial, path: str, distribution: BaseDistribution) -> 
     return asked.suggest_float(path, low, high, step=step, log=log)
 
 
-_ABANDONED = "its driver died"
-
-
 def _recover(study: optuna.Study, ledger: Ledger) -> None:
     """Fail what a dead driver left RUNNING, and ask for it again."""
     for one in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
@@ -337,13 +350,7 @@ def _recover(study: optuna.Study, ledger: Ledger) -> None:
         alive = entry is not None and entry.state == "running" and not ledger.is_silent(entry)
         if alive and not is_dead(one.user_attrs[OWNER]):
             continue
-        study._storage.set_trial_user_attr(one._trial_id, ERROR, _ABANDONED)
+        study._storage.set_trial_user_attr(one._trial_id, ERROR, ABANDONED)
         study._storage.set_trial_state_values(one._trial_id, TrialState.FAIL)
         if KEY in one.user_attrs:
             study.enqueue_trial(one.params)
-
-
-def found(study: optuna.Study, exploration: Exploration) -> list[Mapping[str, Any]]:
-    """What a search found: the params of its best distinct trials, without the base itself."""
-    best = ranked(study, exploration, excluding=exploration.trial({}).key)
-    return [one.params for one in best[: exploration.design.confirm]]

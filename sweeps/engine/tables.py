@@ -50,11 +50,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A table: the title of the labels, those of the other columns, and the rows."""
+    """A table: the title of the labels, those of the other columns, the rows, and what to know of them."""
 
     about: str
     titles: tuple[str, ...]
     rows: tuple[Row, ...] = field(default=())
+    note: str = ""
 
     @property
     def cell_rows(self) -> list[Row]:
@@ -183,7 +184,8 @@ def markdown(table: Table) -> str:
     for row in table.rows:
         label = "; ".join([row.label, *row.notes])
         lines.append([escape(label), *(escape(f"{one.text} {one.detail}".strip()) for one in row.entries)])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    note = f"\n\n{escape(table.note)}" if table.note else ""
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + note
 
 
 def escape(text: str) -> str:

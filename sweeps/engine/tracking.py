@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from spt_core.config import flatten
-from sweeps.engine import results
+from sweeps.engine import results, retries
 from sweeps.engine.design import label
 from sweeps.engine.ledger import Ledger, alone, owner_here
 from sweeps.engine.outbox import Outbox
@@ -40,11 +40,12 @@ for _name, _value in {
     os.environ.setdefault(_name, _value)  # MLflow takes these from nowhere else, and one of them when it is imported
 
 from mlflow import MlflowClient  # noqa: E402
-from mlflow.entities import Metric, Param, Run  # noqa: E402
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run  # noqa: E402
 from mlflow.exceptions import MlflowException  # noqa: E402
 
 for _chatty in ("mlflow", "alembic"):
     logging.getLogger(_chatty).setLevel(logging.WARNING)
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # what it raises it also logs, for a page
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +61,8 @@ STATE = "spt.state"
 """Tag of a child that ended: how, as the ledger says it (MLflow has no word for a trial that a search stopped)."""
 ERROR = "spt.error"
 """Tag of a child that failed: why."""
+RETRIED = "spt.retries"
+"""Tag of a child that ended: how often it was tried again; `spt.retry_reasons` says why, once it was."""
 PARENT = "mlflow.parentRunId"
 REPORT_FILES = ("report.html", "report.md", "results.json")
 _TRIAL_FILES = (
@@ -69,11 +72,12 @@ _TRIAL_FILES = (
     results.ADAPTER,
     results.PREDICTIONS,
     results.HISTORY,
+    results.RETRIES,
     results.METRICS,
 )
 _STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED", "pruned": "KILLED"}
 _PROBE = "spt-doctor"
-_PARAM_LENGTH, _TAG_LENGTH = 6000, 5000
+_PARAM_LENGTH, _TAG_LENGTH, _DATASET_LENGTH, _DIGEST_LENGTH, _LOCK_LENGTH = 6000, 5000, 500, 36, 250
 _PARAMS_A_BATCH, _METRICS_A_BATCH, _RUNS_A_PAGE = 100, 1000, 1000
 
 
@@ -93,6 +97,7 @@ class _Child:
         self.started: int = run.info.start_time
         self.params = set(run.data.params)
         self.has_error = ERROR in run.data.tags
+        self.has_inputs = bool(run.inputs and run.inputs.dataset_inputs)
         self.complete = COMPLETE in run.data.tags
         self.sent: dict[tuple[str, int], float] | None = None
 
@@ -208,8 +213,10 @@ class Tracker:
         if self._parent_id:
             return
         plan = self._plan
-        self._client = MlflowClient(self._uri)
-        self._experiment_id = self._find_or_make_experiment()
+        # The first to ask a new database makes its tables, and two at once break the migrations.
+        with self._alone(f"mlflow {redact(self._uri)}"[:_LOCK_LENGTH]):
+            self._client = MlflowClient(self._uri)
+            self._experiment_id = self._find_or_make_experiment()
         parent = self._find_or_make({SWEEP_ID: plan.sweep_id}, name=plan.sweep_id, tags={}, started=_now())
         run_id = parent.info.run_id
         params = {"scale": plan.scale, "cells": len(plan.cells), "seeds": len(plan.seeds)}
@@ -260,6 +267,8 @@ class Tracker:
         if result.error or child.has_error:
             self._client.set_tag(child.id, ERROR, _text(result.error or "", _TAG_LENGTH))
             child.has_error = True
+        for name, value in _retry_tags(retries.read(result.folder)).items():
+            self._client.set_tag(child.id, name, _text(value, _TAG_LENGTH))
         self._client.set_terminated(child.id, _STATUS[result.state], end_time=ended)
         self._client.set_tag(child.id, STATE, result.state)
         if result.state == "finished":
@@ -306,15 +315,21 @@ class Tracker:
             child = self._children[trial.key] = _Child(run)
         self._add_params(child.id, flatten(trial.config), known=child.params)
         child.params.update(flatten(trial.config))
+        if not child.has_inputs:
+            self._client.log_inputs(child.id, datasets=_inputs(trial))
+            child.has_inputs = True
         return child
 
     def _find_or_make(self, identity: Mapping[str, str], *, name: str, tags: Mapping[str, Any], started: int) -> Run:
-        lock = " ".join(("mlflow", self._experiment_id, *identity.values()))
-        with alone(self._ledger, lock, owner=self._owner) if self._ledger else nullcontext():
+        with self._alone(" ".join(("mlflow", self._experiment_id, *identity.values()))):
             for run in self._search(identity):
                 return run
             described = {path: _text(value, _TAG_LENGTH) for path, value in tags.items()} | dict(identity)
             return self._client.create_run(self._experiment_id, start_time=started, tags=described, run_name=name)
+
+    def _alone(self, what: str) -> AbstractContextManager[None]:
+        """Keeps other drivers out, where there is a ledger to agree in."""
+        return alone(self._ledger, what, owner=self._owner) if self._ledger else nullcontext()
 
     def _search(self, tags: Mapping[str, str]) -> Iterator[Run]:
         """The runs that have these tags, oldest first."""
@@ -419,6 +434,33 @@ def _outline(plan: Plan) -> dict[str, Any]:
         "smallest_p": plan.smallest_p,
         "trials": [{"key": trial.key, "cell": trial.cell, "seed": trial.seed} for trial in plan.trials],
     }
+
+
+def _inputs(trial: Trial) -> list[DatasetInput]:
+    """The dialogues that a trial reads, by their fingerprints; a trial made by hand may have none."""
+    fingerprints: Mapping[str, str] = trial.identity.get("data", {})
+    sources = {"train": trial.config.data.train, "test": trial.config.data.test}
+    contexts = {"train": "training", "test": "evaluation"}
+    return [
+        DatasetInput(
+            Dataset(
+                name=_text(source.rsplit("/", 1)[-1], _DATASET_LENGTH),
+                digest=fingerprints[split][:_DIGEST_LENGTH],
+                source_type="hugging_face" if source.startswith("hf://") else "local",
+                source=json.dumps({"uri": redact(source)}),
+            ),
+            [InputTag("mlflow.data.context", contexts[split])],
+        )
+        for split, source in sources.items()
+        if split in fingerprints
+    ]
+
+
+def _retry_tags(retried: retries.Retries) -> dict[str, object]:
+    """How often, why, and the layout it went on with."""
+    why = {"spt.retry_reasons": "; ".join(retried.reasons)} if retried.reasons else {}
+    layout = {f"spt.{name}": value for name, value in retried.layout.items()}
+    return {RETRIED: len(retried.reasons), **why, **layout}
 
 
 def _history(folder: Path) -> list[_Moment]:

@@ -2,10 +2,13 @@
 
 Three processes take part. The Tune function claims the trial in the ledger and starts a Train run named by the
 trial's key; the worker trains, evaluates and writes the trial's folder (worker.py); the driver watches (runner.py).
+An attempt that broke off is tried again here and nowhere else, as retries.py says.
 Only the worker needs torch, whose import is dear: nothing here imports it before the worker's own work begins.
 """
 
+import gc
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -13,7 +16,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sweeps.engine import storage
+from spt_core import config
+from sweeps.engine import retries, storage
+from sweeps.engine.failures import ran_out_of_memory
 from sweeps.engine.ledger import Claim, Ledger
 
 FINAL = "final"
@@ -22,8 +27,8 @@ ELSEWHERE = "elsewhere"
 """Metric that marks a report of a trial that another driver is running."""
 PERCENT = "percent"
 """Metric of a row: the share of the training budget that is spent, by which early stopping compares trials."""
-WORKER_RETRIES = 3
-"""How often a lost worker is replaced before its trial fails."""
+RETRIES = "retries"
+"""Metric that marks the report of a trial that is tried again: how often it was."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,7 @@ class Job:
 
     Attributes:
         key: of the trial.
-        config: nested, as it runs.
+        config: nested, as it was asked for.
         environment: key, identity and provenance, written beside the results.
         code_diff: uncommitted changes of the driver's checkout.
         folder: where the trial's files go.
@@ -43,6 +48,7 @@ class Job:
         cpus_per_worker: logical CPUs, and torch threads, of each.
         gpus_per_worker: may be a fraction; 0 trains on the CPU.
         verbose: let Ray Train say what it does.
+        compute: the config's `compute` as this attempt uses it; None is as it was asked for.
         handed_over: where a worker on another node leaves the trial's files; empty where it writes to `folder`.
         spread: the workers go to as many nodes as there are, and not to as few.
     """
@@ -59,6 +65,7 @@ class Job:
     cpus_per_worker: int
     gpus_per_worker: float
     verbose: bool
+    compute: dict[str, Any] | None = None
     handed_over: str = ""
     spread: bool = False
 
@@ -83,18 +90,45 @@ def supervise(values: dict[str, Any]) -> None:
             waiting = True
         time.sleep(2)
     with Claim(ledger, job.key, owner=job.owner):
-        try:
-            outcome = _run_here(job) if job.workers == 0 else _run_in_workers(job)
-        except Exception as error:
-            outcome = {"error": one_line(error)}
+        outcome = _attempt_until_it_ends(job)
     if "error" in outcome:
         ledger.fail(job.key, owner=job.owner, error=outcome["error"])
-        raise RuntimeError(outcome["error"])
+        # Not raised: what Tune tries again is a process that was lost, and this one has said how it ended.
+        tune.report({"step": 0.0, FINAL: 1.0})
+        return
     if job.handed_over:
         storage.fetch(job.handed_over, Path(job.folder))
     ledger.finish(job.key, owner=job.owner, metrics=outcome["metrics"])
     storage.remove(storage.join(job.storage, job.key))  # the checkpoints have served
     tune.report({**outcome["metrics"], "step": outcome["metrics"]["train/steps"], FINAL: 1.0})
+
+
+def _attempt_until_it_ends(job: Job) -> dict[str, Any]:
+    """Run a trial as often as retries.py allows: `{"metrics": ...}` or `{"error": ...}`."""
+    from ray import tune
+
+    folder, losses = Path(job.folder), 0
+    so_far = retries.read(folder)
+    while True:
+        attempt = replace(job, compute={**job.config["compute"], **so_far.layout})
+        try:
+            return _run_here(attempt) if job.workers == 0 else _run_in_workers(attempt)
+        except Exception as error:
+            try:
+                so_far = so_far.after(error, config=config.parse(job.config), workers=job.workers, losses=losses)
+            except retries.GaveUpError as final:
+                return {"error": str(final)}
+            losses += not ran_out_of_memory(error)
+        _free_memory()  # out here, where no traceback holds the tensors of the attempt
+        retries.write(folder, so_far)
+        tune.report({"step": 0.0, RETRIES: float(len(so_far.reasons))})
+
+
+def _free_memory() -> None:
+    """What an attempt in this very process has left."""
+    gc.collect()
+    if "torch" in sys.modules:
+        sys.modules["torch"].cuda.empty_cache()
 
 
 def _run_in_workers(job: Job) -> dict[str, Any]:
@@ -118,7 +152,7 @@ def _run_in_workers(job: Job) -> dict[str, Any]:
             storage_path=job.storage,
             callbacks=[TuneReportCallback()],
             checkpoint_config=CheckpointConfig(num_to_keep=1),
-            failure_config=FailureConfig(max_failures=WORKER_RETRIES, controller_failure_limit=1),
+            failure_config=FailureConfig(max_failures=0, controller_failure_limit=1),
             logging_config=LoggingConfig(log_level="INFO" if job.verbose else "ERROR"),
         ),
     }
@@ -142,8 +176,8 @@ def work(values: dict[str, Any]) -> dict[str, Any]:
     """The Train worker: the trial itself, reported to Ray.
 
     Returns:
-        `{"metrics": ...}`, or `{"error": ...}` for what a retry would only repeat; whatever else is raised, Ray
-        Train tries again from the last checkpoint.
+        `{"metrics": ...}`, or `{"error": ...}` for what a retry would only repeat; whatever else is raised is tried
+        again from the last checkpoint.
     """
     from spt_core.parallel import rank
 
@@ -198,15 +232,3 @@ def _run_here(job: Job) -> dict[str, Any]:
         tune.report(dict(metrics))
 
     return run(job, report=report, resume_from=kept if kept.is_dir() else None)
-
-
-def one_line(error: BaseException) -> str:
-    """What went wrong, for a table: the innermost failure of a Train run, or the error itself."""
-    failures = getattr(error, "worker_failures", None)
-    if failures:
-        return one_line(next(iter(failures.values())))
-    cause = getattr(error, "cause", None)
-    if isinstance(cause, BaseException):
-        return one_line(cause)
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[-1]}" if lines else type(error).__name__

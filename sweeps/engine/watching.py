@@ -1,20 +1,26 @@
 """Passes what happens to a sweep's Tune trials on to the person watching and to MLflow."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+from ray import cloudpickle
 from ray.tune import Callback
 
+from sweeps.engine import retries
+from sweeps.engine.failures import one_line
 from sweeps.engine.ledger import Ledger
 from sweeps.engine.plan import Plan, Trial
 from sweeps.engine.progress import View
 from sweeps.engine.results import TrialResult, origin_of
 from sweeps.engine.runner import Places, result_of
+from sweeps.engine.system_metrics import PREFIX
 from sweeps.engine.tracking import Tracker
-from sweeps.engine.trial import ELSEWHERE, FINAL
+from sweeps.engine.trial import ELSEWHERE, FINAL, RETRIES
 
-_FAMILIES = ("train/", "dev/", "test/")
+_FAMILIES = ("train/", "dev/", "test/", PREFIX)
 
 
 class Watcher(Callback):
@@ -36,7 +42,7 @@ class Watcher(Callback):
 
     def __init__(self, plan: Plan, places: Places, ledger: Ledger, view: View, tracker: Tracker) -> None:
         self.plan = plan
-        self.trials = dict(plan.distinct)
+        self.trials = dict(plan.known)
         self.reused: set[str] = set()
         self._places, self._ledger, self._view, self._tracker = places, ledger, view, tracker
         self.ended: set[str] = set()
@@ -74,6 +80,8 @@ class Watcher(Callback):
         """A trial reported a row; the last one, which repeats the final metrics, is the ledger's to tell."""
         if ELSEWHERE in result:
             self._view.wait(_key(trial))
+        elif RETRIES in result:
+            self._retry(_key(trial))
         elif FINAL not in result:
             row = {
                 name: float(value)
@@ -91,9 +99,23 @@ class Watcher(Callback):
             self._ledger.prune(key, owner=trial.config["job"]["owner"])  # unless it ended before it could be stopped
         self._end(key)
 
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """The process that held a trial's claim was lost, and Tune is going to start another."""
+        key = _key(trial)
+        folder, job = self._places.trial(key), trial.config["job"]
+        with suppress(retries.GaveUpError):  # Tune counts these
+            known = retries.read(folder)
+            config = self.trials[key].config
+            retries.write(folder, known.after(_error(trial), config=config, workers=job["workers"], losses=0))
+        self._retry(key)
+
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial failed for good."""
+        """The process that held a trial's claim was lost once too often."""
+        self._ledger.fail(_key(trial), owner=trial.config["job"]["owner"], error=one_line(_error(trial)))
         self._end(_key(trial))
+
+    def _retry(self, key: str) -> None:
+        self._view.retry(key, retries.describe(retries.read(self._places.trial(key))))
 
     def _end(self, key: str) -> None:
         entry = self._ledger.entries([key]).get(key)
@@ -103,6 +125,16 @@ class Watcher(Callback):
         result = result_of(entry, self._places)
         self._view.end(key, result.state, result.error or "")
         self._tracker.finish(self.trials[key], result)
+
+
+def _error(trial: Any) -> Exception:
+    """How a trial's process ended: what Tune has just written beside it, before it gets to the trial's storage."""
+    path = trial.pickled_error_file
+    if path is not None and Path(path).is_file():
+        error = cloudpickle.loads(Path(path).read_bytes())
+        if isinstance(error, Exception):
+            return error
+    return RuntimeError("its process was lost")
 
 
 def _key(trial: Any) -> str:

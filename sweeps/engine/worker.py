@@ -15,7 +15,9 @@ from spt_core import config, endpoint, evaluation, training
 from spt_core.checkpoint import save_adapter
 from spt_core.parallel import rank
 from sweeps.engine import provenance, results
-from sweeps.engine.trial import PERCENT, Job, one_line
+from sweeps.engine.failures import one_line
+from sweeps.engine.system_metrics import SystemMetrics
+from sweeps.engine.trial import PERCENT, Job
 
 
 def run(job: Job, *, report: training.Report, resume_from: Path | None) -> dict[str, Any]:
@@ -33,16 +35,19 @@ def run(job: Job, *, report: training.Report, resume_from: Path | None) -> dict[
     if (folder / results.METRICS).is_file():  # it had ended, and the one who should have recorded that is gone
         return {"metrics": json.loads((folder / results.METRICS).read_text())}
     started = time.perf_counter()
-    torch.set_num_threads(job.config["compute"]["threads"] or job.cpus_per_worker)
+    compute = job.compute or job.config["compute"]
+    torch.set_num_threads(compute["threads"] or job.cpus_per_worker)
     device = training.default_device() if job.gpus_per_worker else "cpu"
     history = _History(folder / results.HISTORY, resumed=resume_from is not None)
+    system = SystemMetrics(device)
 
     def record(metrics: dict[str, float], checkpoint: Path | None) -> None:
+        metrics = {**metrics, **system.sample()}
         history.add(metrics)
         report({**metrics, PERCENT: 100 * metrics["step"] / max(1.0, metrics["total_steps"])}, checkpoint)
 
     try:
-        trial = config.parse(job.config)
+        trial = config.parse({**job.config, "compute": compute})
         served = trial.method == "in_context" and trial.in_context.endpoint is not None
         fitted = None if served else training.fit(trial, report=record, resume_from=resume_from, device=device)
         trained = _UNTRAINED if fitted is None else fitted.metrics
@@ -59,7 +64,7 @@ def run(job: Job, *, report: training.Report, resume_from: Path | None) -> dict[
                 fitted.model,
                 fitted.tokenizer,
                 fitted.splits.scored(trial.evaluation.split),
-                config=trial.evaluation,
+                config=trial.scoring,
                 dev=fitted.splits.dev,
                 seed=trial.data.split_seed,
                 on_progress=on_progress,

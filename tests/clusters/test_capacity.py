@@ -90,7 +90,7 @@ def test_files_go_through_a_shared_folder_and_back(tmp_path: Path) -> None:
 
 
 def test_places_below_a_bucket_keep_its_options_at_the_end() -> None:
-    places = Places(Path("/runs"), "s3://bucket/spt/?region=us-east-1")
+    places = Places(Path("/runs"), storage="s3://bucket/spt/?region=us-east-1")
     assert places.handed_over("key") == "s3://bucket/spt/files/key?region=us-east-1"
     assert places.checkpoints == "s3://bucket/spt/checkpoints?region=us-east-1"
     assert Places(Path("/runs")).handed_over("key") == ""

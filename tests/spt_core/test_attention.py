@@ -15,26 +15,34 @@ from spt_core.model import build
 from spt_core.training import load_splits
 from tests.conftest import tiny_config
 
-N, H, D = 3, 2, 8
+N, H, D = 3, 6, 8
+GROUPS = 3
+"""Query heads that share keys."""
 
 
 def inputs(num_tokens: int, padding: list[int], dtype: torch.dtype) -> tuple[list[Tensor], Tensor, Tensor]:
     source = torch.Generator().manual_seed(num_tokens)
-    tensors = [torch.randn(N, H, num_tokens, D, generator=source).to(dtype).requires_grad_() for _ in range(3)]
+    shapes = [(N, heads, num_tokens, D) for heads in (H, H // GROUPS, H // GROUPS)]
+    scales = (0.3, 1.0, 1.0)  # queries come scaled
+    tensors = [
+        (scale * torch.randn(shape, generator=source)).to(dtype).requires_grad_()
+        for shape, scale in zip(shapes, scales, strict=True)
+    ]
     mask = torch.ones(num_tokens, num_tokens, dtype=torch.bool).tril().repeat(N, 1, 1, 1)
     for row, count in enumerate(padding):  # after a first token that everyone sees: a soft prompt
         mask[row, :, :, 1 : 1 + count] = False
-    return tensors, mask, torch.randn(N, H, num_tokens, D, generator=source).to(dtype)
+    return tensors, mask, torch.randn(N, num_tokens, H * D, generator=source).to(dtype)
 
 
 @pytest.mark.parametrize("num_tokens", [1, 5, 64, 65, 150])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_value_and_gradient_are_those_of_torch(num_tokens: int, dtype: torch.dtype) -> None:
     tensors, mask, to_attended = inputs(num_tokens, [0, min(3, num_tokens - 1), num_tokens // 2], dtype)
-    bias = torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, -torch.inf)
-    ours = _CausalAttention.apply(*tensors, bias, 0.3)
+    bias = torch.zeros_like(mask[:, 0], dtype=dtype).masked_fill_(~mask[:, 0], -torch.inf)
+    ours = _CausalAttention.apply(*tensors, bias)
     exact = [tensor.detach().double().requires_grad_() for tensor in tensors]
-    expected = F.scaled_dot_product_attention(*exact, attn_mask=mask, scale=0.3)
+    by_head = F.scaled_dot_product_attention(*exact, attn_mask=mask, scale=1.0, enable_gqa=True)
+    expected = by_head.transpose(1, 2).flatten(2)
     tolerance = {"rtol": 1e-9, "atol": 1e-12} if dtype == torch.float64 else {"rtol": 0.05, "atol": 0.05}
     torch.testing.assert_close(ours.double(), expected, **tolerance)
     gradients = torch.autograd.grad(ours, tensors, to_attended)
@@ -42,12 +50,12 @@ def test_value_and_gradient_are_those_of_torch(num_tokens: int, dtype: torch.dty
         torch.testing.assert_close(gradient.double(), of_torch, **tolerance)
 
 
-def test_it_is_what_trains_in_bfloat16_and_nothing_else(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_what_trains_in_bfloat16_and_nothing_else(tiny_opt: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
     whole = _CausalAttention.apply
     monkeypatch.setattr(_CausalAttention, "apply", lambda *given: calls.append(1) or whole(*given))
     for precision, expected in (("float32", 0), ("bfloat16", 2)):
-        config = tiny_config(tiny_model, backbone__precision=precision)
+        config = tiny_config(tiny_opt, backbone__precision=precision)
         model, tokenizer = build(config, device="cpu")
         batch = collate(load_splits(config.data, tokenizer).train[:4])
         calls.clear()
@@ -61,9 +69,9 @@ def test_it_is_what_trains_in_bfloat16_and_nothing_else(tiny_model: Path, monkey
 
 
 def test_gradients_in_bfloat16_agree_with_those_of_torch_s_kernel(
-    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_opt: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = tiny_config(tiny_model, backbone__precision="bfloat16")
+    config = tiny_config(tiny_opt, backbone__precision="bfloat16")
     found = []
     for precision in (attention._precision, lambda _: torch.float32):  # the second: torch's kernel
         monkeypatch.setattr(attention, "_precision", precision)

@@ -286,3 +286,78 @@ def test_options_that_have_no_meaning_here_are_refused(spt: Spt, arguments: list
 def test_a_search_for_a_test_metric_is_refused(spt: Spt) -> None:
     answer = spt("--objective", "test/f1", file=PROJECT / "sweeps" / "joint_search.py", command="plan")
     assert_refused(answer, "test/f1", "a search reads dev alone")
+
+
+TABLE1 = PROJECT / "sweeps" / "table1.py"
+RATES = ["0.003", "0.01", "0.03", "0.1", "0.3"]
+
+
+def test_a_plan_shows_both_rounds_of_a_sweep_that_is_retuned(spt: Spt) -> None:
+    code, out, _ = spt(file=TABLE1, command="plan")
+    assert code == 0
+    first, *lines = out.splitlines()
+    assert "first 10 trials that retune optim.learning_rate in 0.003, 0.01, 0.03, 0.1, 0.3 within each cell" in first
+    assert [line.split()[1:4] for line in lines[:5]] == [["tuning", "PT:", f"learning_rate={rate}"] for rate in RATES]
+    assert "2 cells x 1 seed = 2 trials; 0 finished before, 2 to run" in lines[10]
+    assert [line.split() for line in lines[11:13]] == [
+        ["-", cell, "seed", "0", "after", "tuning"] for cell in ("PT", "SPT")
+    ]
+
+
+def test_a_plan_of_both_rounds_is_there_for_programs(spt: Spt) -> None:
+    plan = json.loads(spt("--json", file=TABLE1, command="plan")[1])
+    assert plan["tuning"]["levels"] == {"optim.learning_rate": [float(rate) for rate in RATES]}
+    assert {trial["seed"] for trial in plan["tuning"]["trials"]} == {1000}
+    assert [(trial["key"], trial["state"]) for trial in plan["trials"]] == [(None, "after tuning")] * 2
+    assert plan["estimate"]["device_hours"] is None
+    assert plan["estimate"]["trials"] == 12
+
+
+def test_no_retune_leaves_the_rate_at_the_base(spt: Spt) -> None:
+    code, out, _ = spt("--no-retune", file=TABLE1, command="plan")
+    assert code == 0
+    assert "tuning" not in out
+    assert "2 cells x 1 seed = 2 trials" in out
+
+
+def test_a_plan_without_a_basis_says_so_and_how_to_get_one(spt: Spt) -> None:
+    out = spt("--price-per-hour", "2", command="plan")[1]
+    assert "No basis for an estimate" in out
+    assert "--calibrate runs a few steps of each shape here" in out
+
+
+def test_a_plan_gives_the_smallest_p_after_holm_too(spt: Spt) -> None:
+    out = spt("--seeds", "5", command="plan")[1]
+    assert "no p below 0.0625, before Holm; Holm over 2 cells makes it 0.125" in out
+    plan = json.loads(spt("--seeds", "5", "--json", command="plan")[1])
+    assert (plan["smallest_p"], plan["smallest_p_holm"]) == (0.0625, 0.125)
+
+
+def test_the_caveat_of_avg_is_in_the_plan_of_a_search_for_it(spt: Spt) -> None:
+    out = spt("--objective", "dev/avg", file=PROJECT / "sweeps" / "joint_search.py", command="plan")[1]
+    assert "18.0 points are DIST-1 and DIST-2" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field", "cure"),
+    [
+        (["--no-retune"], "--no-retune: k_sweep has no nuisance factors", "drop it"),
+        (["--budget-hours", "0"], "--budget-hours 0", "above 0"),
+        (["--price-per-hour", "-1"], "--price-per-hour -1", "above 0"),
+        (["--study", "postgresql://me:secret@127.0.0.1:9/db"], "--study postgresql://127.0.0.1:9/db", "Give the URL"),
+    ],
+)
+def test_an_option_that_makes_no_sense_is_refused(spt: Spt, arguments: list[str], field: str, cure: str) -> None:
+    answer = spt(*arguments)
+    assert_refused(answer, field, cure)
+    assert "secret" not in answer[2]
+
+
+@pytest.mark.parametrize("command", ["resume", "report", "status"])
+def test_what_goes_on_from_an_output_folder_explains_itself(command: str, tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, [command, "--help"])
+    assert result.exit_code == 0
+    assert f"spt {command}" in result.stdout[result.stdout.index("Examples:") :]
+    arguments = [] if command == "status" else ["k_sweep"]
+    result = CliRunner().invoke(app, [command, *arguments, "--output", str(tmp_path)])
+    assert_refused((result.exit_code, result.stdout, result.stderr), str(tmp_path))

@@ -4,22 +4,13 @@ Sweeps are shared between tests (a session of Ray costs ten seconds, a Train tri
 the tests below it look at what it left.
 """
 
-import functools
 import importlib.util
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
-import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import optuna
-import psutil
 import pytest
 import torch
 
@@ -27,147 +18,12 @@ from spt_core import recipes
 from spt_core.config import flatten, parse
 from spt_core.training import fit
 from spt_core.weights import cache_folder
-from sweeps.engine.ledger import Entry, Ledger
 from tests.conftest import PROJECT
-from tests.sweeps.shown import Shown
+from tests.sweeps.as_a_user import EXACT, Ended, Folder, but_for_the_machine, spt
 
 pytestmark = pytest.mark.ray
 
 K_SWEEP = PROJECT / "sweeps" / "k_sweep.py"
-EXACT = ("--set", "backbone.precision=float32", "--cpus-per-worker", "1")
-
-
-@dataclass
-class Folder:
-    """A folder that sweeps run in: their output, a home of their own, and what they leave.
-
-    Attributes:
-        path: the output folder is `out` below it.
-        name: of the sweep that is asked about.
-        environment: of the processes, beside this one's.
-    """
-
-    path: Path
-    name: str = "mine"
-    environment: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def out(self) -> Path:
-        return self.path / "out"
-
-    def start(self, *command: str | Path) -> "Running":
-        """Start `python COMMAND --output out`, apart from this process's terminal and Ray."""
-        home, mark = self.path / "home", uuid.uuid4().hex
-        home.mkdir(exist_ok=True)
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-        own = {"HOME": str(home), "XDG_CACHE_HOME": str(home / "cache"), "SPT_TEST_MARK": mark, **self.environment}
-        process = subprocess.Popen(
-            [sys.executable, *map(str, command), "--output", "out"],
-            cwd=self.path,
-            env=inherited | own,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-        return Running(process, mark)
-
-    def run(self, *command: str | Path) -> "Ended":
-        return self.start(*command).wait()
-
-    @functools.cached_property
-    def results(self) -> dict[str, Any]:
-        """The `results.json` of the sweep's only report."""
-        (path,) = self.out.glob(f"{self.name}-*/results.json")
-        read: dict[str, Any] = json.loads(path.read_text())
-        return read
-
-    def trials(self) -> dict[str, dict[str, Any]]:
-        """The report's trials by the label of their cell."""
-        return {trial["cell"]: trial for trial in self.results["trials"]}
-
-    def history(self, key: str) -> list[dict[str, float]]:
-        return [json.loads(line) for line in (self.out / "trials" / key / "history.jsonl").read_text().splitlines()]
-
-    def ledger(self, *keys: str) -> dict[str, Entry]:
-        ledger = Ledger(f"sqlite:///{self.out / 'ledger.db'}")
-        try:
-            return ledger.entries(keys)
-        finally:
-            ledger.close()
-
-    def study(self) -> optuna.Study:
-        return optuna.load_study(study_name=self.results["sweep"]["id"], storage=f"sqlite:///{self.out / 'optuna.db'}")
-
-    def mlflow(self) -> Shown:
-        return Shown(f"sqlite:///{self.out / 'mlflow.db'}", self.name)
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a process ended, and what it and its children said."""
-
-    code: int
-    output: str
-
-
-class Running:
-    """A process that was started, and all that descend from it, known by a mark in their environment."""
-
-    def __init__(self, process: subprocess.Popen[str], mark: str) -> None:
-        self._process, self._mark = process, mark
-        self._said: list[str] = []
-
-    def until(self, pattern: str) -> str:
-        """Read on to a line in which the pattern is found."""
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self._said.append(line)
-            if re.search(pattern, line):
-                return line
-        pytest.fail(f"ended without {pattern!r}:\n{''.join(self._said)}")
-
-    def signal(self, number: signal.Signals) -> None:
-        self._process.send_signal(number)
-
-    def wait(self) -> Ended:
-        """Wait for its end; nobody may outlive it for long."""
-        rest, _ = self._process.communicate()
-        _, orphans = psutil.wait_procs(self._family(), timeout=30)
-        assert not orphans
-        return Ended(self._process.returncode, "".join(self._said) + rest)
-
-    def _family(self) -> list[psutil.Process]:
-        found = []
-        for process in psutil.process_iter():
-            try:
-                if process.environ().get("SPT_TEST_MARK") == self._mark and process.pid != self._process.pid:
-                    found.append(process)
-            except (psutil.AccessDenied, psutil.NoSuchProcess):
-                continue
-        return found
-
-
-def write_sweep(folder: Folder, factors: Mapping[str, list[Any]]) -> Path:
-    """A sweep file over some factors, `mine.py`, whose baseline is the first level of each."""
-    path = folder.path / "mine.py"
-    baseline = {name: levels[0] for name, levels in factors.items()}
-    path.write_text(
-        '"""What about these?"""\n'
-        "from spt_core import recipes\n"
-        "from sweeps.engine.design import Grid, Sweep\n"
-        f"SWEEP = Sweep('mine', recipes.smollm2_135m(), Grid({dict(factors)}), {baseline})\n"
-    )
-    return path
-
-
-def spt(folder: Folder, factors: Mapping[str, list[Any]]) -> list[str | Path]:
-    """The command that runs such a sweep."""
-    return ["-m", "sweeps.engine.cli", "run", write_sweep(folder, factors), "--scale", "tiny"]
-
-
-def without_seconds(metrics: Mapping[str, float]) -> dict[str, float]:
-    return {name: value for name, value in metrics.items() if not name.endswith("seconds")}
 
 
 # --- K = 1, 2, 4 in Train workers, twice ---
@@ -313,8 +169,8 @@ def test_in_the_tune_process_the_numbers_are_those_of_a_train_worker(
         theirs = k_folder.trials()[f"num_prompts={num_prompts}"]
         ours = here_folder.trials()[f"num_prompts={num_prompts}, learning_rate={GOOD}"]
         assert ours["key"] == theirs["key"]
-        expected = without_seconds(theirs["metrics"])
-        assert without_seconds(ours["metrics"]) == pytest.approx(expected, abs=1e-6, nan_ok=True)
+        expected = but_for_the_machine(theirs["metrics"])
+        assert but_for_the_machine(ours["metrics"]) == pytest.approx(expected, abs=1e-6, nan_ok=True)
 
 
 @pytest.mark.slow
@@ -337,6 +193,7 @@ def test_a_trial_that_diverges_is_shown_as_failed_and_the_others_are_kept(here: 
     assert shown.children[good["key"]].info.status == "FINISHED"
     assert shown.children[bad["key"]].info.status == "FAILED"
     assert shown.children[bad["key"]].data.tags["spt.error"] == bad["error"]
+    assert shown.children[bad["key"]].data.tags["spt.retries"] == "0"
 
 
 @pytest.mark.slow
@@ -361,7 +218,7 @@ def test_two_workers_follow_the_curve_of_one(
     curve, expected = pair.history(of_two["key"]), k_folder.history(of_one["key"])
     assert [row["step"] for row in curve] == [row["step"] for row in expected] == [0, 1, 2, 3, 4]
     for row, row_of_one in zip(curve, expected, strict=True):
-        assert without_seconds(row) == pytest.approx(without_seconds(row_of_one), abs=1e-4)
+        assert but_for_the_machine(row) == pytest.approx(but_for_the_machine(row_of_one), abs=1e-4)
     assert of_two["metrics"]["test/nll"] == pytest.approx(of_one["metrics"]["test/nll"], abs=1e-4)
 
 
@@ -463,7 +320,7 @@ def test_a_trial_interrupted_twice_ends_as_one_that_never_was(broken: Broken) ->
         torch.set_num_threads(threads)
     assert trial["metrics"]["dev/nll"] == pytest.approx(fitted.metrics["dev/nll"], abs=1e-9)
     for row, expected in zip(broken.folder.history(trial["key"]), rows, strict=True):
-        assert without_seconds(row) == pytest.approx(without_seconds(expected), abs=1e-6)
+        assert but_for_the_machine(row) == pytest.approx(but_for_the_machine(expected), abs=1e-6)
 
 
 def _step(text: str) -> int:

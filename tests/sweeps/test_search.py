@@ -10,12 +10,16 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
+from sweeps.engine import record
+from sweeps.engine.budget import Budget
 from sweeps.engine.design import Sweep
 from sweeps.engine.exploration import Asha, Search
 from sweeps.engine.explored import Explored
 from sweeps.engine.ledger import Entry, Ledger, owner_here
 from sweeps.engine.plan import SEARCH_SEED, Plan, Trial, expand
-from sweeps.engine.search import ERROR, KEY, OWNER, StudySearch, found, keys, pareto_front, ranked
+from sweeps.engine.search import StudySearch
+from sweeps.engine.status import statuses
+from sweeps.engine.study import ERROR, KEY, OWNER, check_storage, found, keys, pareto_front, proposed, ranked
 from sweeps.engine.trial import Job
 from tests.conftest import tiny_config
 
@@ -34,19 +38,22 @@ Outcome = Mapping[str, float] | str
 class Driver:
     """One driver of a search, and the trials that it has handed out."""
 
-    def __init__(self, plan: Plan, folder: Path, *, later: float = 0.0) -> None:
+    def __init__(
+        self, plan: Plan, folder: Path, *, later: float = 0.0, storage: str = "", budget: Budget | None = None
+    ) -> None:
         self.ledger = Ledger(f"sqlite:///{folder / 'ledger.db'}", clock=lambda: time.time() + later)
         self.owner = owner_here()
         self.proposed: list[Trial] = []
         self.answered: list[str] = []
         self.search = StudySearch(
             plan,
-            storage=f"sqlite:///{folder / 'optuna.db'}",
+            storage=storage or f"sqlite:///{folder / 'optuna.db'}",
             ledger=self.ledger,
             owner=self.owner,
             job_of=self._job,
             proposed=self.proposed.append,
             answered=self._answered,
+            budget=budget or Budget(None),
         )
 
     def _answered(self, trial: Trial, entry: Entry) -> None:
@@ -346,3 +353,96 @@ def test_what_a_search_knows_is_told_to_a_driver_that_goes_on(plan_of: Callable[
     told = {trial.key: entry.state for trial, entry in after.search.recall()}
     assert list(told) == [trial.key for trial in before.proposed]
     assert list(told.values()) == ["finished", "pruned", "failed"]
+
+
+def test_a_spent_budget_ends_a_search_and_a_larger_one_goes_on(plan_of: Callable[..., Plan], tmp_path: Path) -> None:
+    plan, now = plan_of(num_trials=5), [0.0]
+    one = Driver(plan, tmp_path, budget=Budget(1.0, clock=lambda: now[0]))
+
+    def half_an_hour(trial: Trial) -> Outcome:
+        now[0] += 1800
+        return nll(trial)
+
+    assert one.play(half_an_hour) == 2
+    assert one.search.gave_up is None
+    assert Driver(plan, tmp_path).play(nll) == 3
+
+
+def test_a_study_may_be_a_journal_file(plan_of: Callable[..., Plan], tmp_path: Path) -> None:
+    plan, storage = plan_of(num_trials=3), f"journal:{tmp_path / 'study.log'}"
+    driver = Driver(plan, tmp_path, storage=storage)
+    assert driver.play(nll) == 3
+    assert not (tmp_path / "optuna.db").exists()
+    assert proposed(plan.sweep_id, storage).keys() == keys(driver.search.study)
+    assert Driver(plan, tmp_path, storage=storage).play(nll) == 0, "it is found again"
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["postgresql://me:secret@127.0.0.1:9/db", "sqlite:////nowhere/at/all.db", "nonsense", "mysql://me:secret@h/d"],
+)
+def test_a_storage_that_cannot_be_used_is_refused_without_its_password(url: str) -> None:
+    with pytest.raises(ValueError, match=r"^--study .*: .* Give the URL of a database") as refused:
+        check_storage(url)
+    assert "secret" not in str(refused.value)
+
+
+def test_the_status_of_a_search_counts_what_its_study_has_asked_for(
+    plan_of: Callable[..., Plan], tmp_path: Path
+) -> None:
+    plan = plan_of()
+    study = f"sqlite:///{tmp_path / 'optuna.db'}"
+
+    def stands(plan: Plan) -> dict[str, int]:
+        asked = record.record_of(plan, file="a.py", arguments=[], concurrency=1, study=study, started=0.0)
+        record.write(asked, tmp_path / plan.sweep_id)
+        (status,) = statuses(tmp_path)
+        return {state: count for state, count in status.counts.items() if count}
+
+    driver = Driver(plan, tmp_path)
+    driver.play(nll, most=3)
+    trial = driver.ask("stopped")
+    assert trial is not None
+    driver.end("stopped", trial, "stop")
+    assert stands(plan) == {"finished": 3, "pruned": 1, "waiting": 8 + 2}
+    confirmed = plan.confirming([trial.cell])
+    assert stands(confirmed) == {"finished": 3, "pruned": 1, "waiting": 4}
+
+
+# --- AVG, which is relative to the base ---
+
+SCORES = {"dev/f1": 10.0, "dev/bleu": 2.0, "dev/dist_1": 4.0}
+
+
+def scored(trial: Trial) -> dict[str, float]:
+    """F1 grows with K; the base has K = 3."""
+    return {**SCORES, "dev/f1": 5.0 * trial.config.prompts.num_prompts, "dev/nll": 3.0}
+
+
+def test_avg_is_relative_to_the_base_which_runs_first(plan_of: Callable[..., Plan], tmp_path: Path) -> None:
+    plan = plan_of(space={K: IntDistribution(1, 4)}, only_if={}, objectives=("dev/avg",), num_trials=4)
+    assert plan.exploration is not None
+    assert plan.exploration.base.prompts.num_prompts == 3
+    driver = Driver(plan, tmp_path)
+    base = driver.ask("base")
+    assert base is not None
+    assert base.key == plan.exploration.trial({}).key
+    assert driver.search.suggest("next") is None, "nothing can be valued before it has ended"
+    driver.end("base", base, scored(base))
+    driver.play(scored)
+    values = {one.params[K]: one.value for one in driver.search.study.get_trials(states=(TrialState.COMPLETE,))}
+    gain = {k: 100 * (5.0 * k / 15.0 - 1) / 3 for k in values}
+    assert values == pytest.approx(gain)
+    assert values[3] == 0, "the base itself, answered from its run"
+    assert plan.exploration.design.directions == ["maximize"]
+    assert plan.exploration.design.split == "dev"
+    again = Driver(
+        plan_of(space={K: IntDistribution(1, 4)}, only_if={}, objectives=("dev/avg",), num_trials=4), tmp_path
+    )
+    assert again.play(scored) == 0
+
+
+def test_a_base_that_fails_ends_a_search_for_avg(plan_of: Callable[..., Plan], tmp_path: Path) -> None:
+    driver = Driver(plan_of(objectives=("dev/avg",)), tmp_path)
+    assert driver.play(lambda trial: "fail") == 1
+    assert driver.search.gave_up == "the base failed, to which AVG is relative"

@@ -7,7 +7,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from tests.sweeps.test_end_to_end import EXACT, Folder
+from tests.sweeps.as_a_user import EXACT, Folder
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

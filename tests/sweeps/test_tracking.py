@@ -19,6 +19,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from spt_core.config import TrialConfig, flatten
+from sweeps.engine import retries
 from sweeps.engine.design import Grid, Sweep
 from sweeps.engine.ledger import Ledger
 from sweeps.engine.plan import Plan, Trial
@@ -135,6 +136,32 @@ def test_a_sweep_is_one_parent_and_a_child_a_trial(uri: str, track: Callable[...
         assert shown.steps(trial.key, "test/f1") == [(4, 17.5)]
         assert shown.files(child) == FILES
         assert shown.files(child, "adapter") == {"adapter/prompts.safetensors"}
+
+
+def test_a_child_says_what_it_read_and_how_often_it_was_tried_again(
+    uri: str, track: Callable[..., Tracker], tmp_path: Path
+) -> None:
+    plan = make_plan()
+    one, other = plan.trials[:2]
+    reasons = ("ConnectionError: its worker process has died", "MemoryError")
+    retries.write(tmp_path / one.key, retries.Retries({"micro_batch_size": 2}, reasons))
+    for _ in range(2):
+        with track(plan) as tracker:
+            tracker.finish(one, TrialResult(one.key, "finished", FINAL, leave_files(tmp_path / one.key)))
+            tracker.finish(other, finished(other, tmp_path))
+        for trial in (one, other):
+            shutil.rmtree(tmp_path / trial.key / "adapter")
+    shown = Shown(uri)
+    tags = shown.children[one.key].data.tags
+    assert (tags["spt.retries"], tags["spt.micro_batch_size"]) == ("2", "2")
+    assert tags["spt.retry_reasons"] == "; ".join(reasons)
+    assert "retries.json" in shown.files(shown.children[one.key])
+    assert shown.children[other.key].data.tags["spt.retries"] == "0"
+    assert "spt.micro_batch_size" not in shown.children[other.key].data.tags
+    for child in shown.children.values():
+        read = {i.tags[0].value: (i.dataset.name, i.dataset.digest) for i in child.inputs.dataset_inputs}
+        assert read == {"training": ("sample:train", "f00d"), "evaluation": ("sample:valid", "beef")}
+        assert len(child.inputs.dataset_inputs) == 2
 
 
 def test_the_same_sweep_again_adds_nothing(uri: str, track: Callable[..., Tracker], tmp_path: Path) -> None:

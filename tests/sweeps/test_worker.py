@@ -5,14 +5,15 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from sweeps.engine import worker
-from sweeps.engine.trial import Job, one_line
+from sweeps.engine.failures import one_line
+from sweeps.engine.trial import Job
 from tests.conftest import tiny_config
 
 
@@ -68,8 +69,8 @@ def history(job: Job) -> list[dict[str, float]]:
     return [json.loads(line) for line in (Path(job.folder) / "history.jsonl").read_text().splitlines()]
 
 
-def without_seconds(metrics: dict[str, float]) -> dict[str, float]:
-    return {name: value for name, value in metrics.items() if not name.endswith("seconds")}
+def but_for_the_machine(metrics: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if not name.endswith("seconds") and "system/" not in name}
 
 
 @pytest.mark.parametrize("cut", ["", '{"step": 5.0, "tot'], ids=["whole", "cut-short"])
@@ -88,8 +89,8 @@ def test_a_trial_that_died_goes_on_and_its_history_has_each_step_once(
     again = worker.run(broken, report=Reports(tmp_path / "b"), resume_from=tmp_path / "b")
 
     assert [row["step"] for row in history(broken)] == [0, 1, 2, 3, 4, 5, 6]
-    assert [without_seconds(row) for row in history(broken)] == [without_seconds(row) for row in history(whole)]
-    assert without_seconds(again["metrics"]) == without_seconds(uninterrupted["metrics"])
+    assert [but_for_the_machine(row) for row in history(broken)] == [but_for_the_machine(row) for row in history(whole)]
+    assert but_for_the_machine(again["metrics"]) == but_for_the_machine(uninterrupted["metrics"])
 
 
 def test_a_trial_that_ended_unrecorded_answers_from_its_folder(job: Callable[..., Job], tmp_path: Path) -> None:
@@ -98,6 +99,26 @@ def test_a_trial_that_ended_unrecorded_answers_from_its_folder(job: Callable[...
     again = Reports(tmp_path / "b")
     assert worker.run(one, report=again, resume_from=None) == first
     assert again.rows == []
+
+
+def test_each_row_says_what_the_trial_takes_of_its_machine(job: Callable[..., Job], tmp_path: Path) -> None:
+    one, reports = job(), Reports(tmp_path / "a")
+    worker.run(one, report=reports, resume_from=None)
+    for row in (*history(one), *(row for row in reports.rows if "test/progress" not in row)):
+        assert row["system/process_peak_memory_megabytes"] >= row["system/process_memory_megabytes"] > 50
+        assert 0 < row["system/system_memory_usage_percentage"] < 100
+    assert max(row["system/process_cpu_percentage"] for row in history(one)) > 0
+
+
+def test_a_smaller_layout_changes_neither_the_numbers_nor_what_was_asked_for(
+    job: Callable[..., Job], tmp_path: Path
+) -> None:
+    whole, small = job("whole"), job("small")
+    compute = {**small.config["compute"], "micro_batch_size": 1, "prompts_per_pass": 1}
+    expected = worker.run(whole, report=Reports(tmp_path / "a"), resume_from=None)["metrics"]
+    found = worker.run(replace(small, compute=compute), report=Reports(tmp_path / "b"), resume_from=None)["metrics"]
+    assert but_for_the_machine(found) == pytest.approx(but_for_the_machine(expected), rel=1e-4, nan_ok=True)
+    assert json.loads((Path(small.folder) / "config.json").read_text()) == json.loads(json.dumps(small.config))
 
 
 def test_a_trial_that_fails_by_itself_says_why_and_leaves_no_result(job: Callable[..., Job], tmp_path: Path) -> None:

@@ -1,0 +1,57 @@
+"""What went wrong with a trial, and what that asks for: less memory at once, another worker, or a person."""
+
+import errno
+from collections.abc import Iterator
+
+_OUT_OF_MEMORY = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "std::bad_alloc")
+"""How torch says it without an exception of its own."""
+_DISK_FULL = ("No space left on device", "disk is full", "Disk quota exceeded")
+"""How safetensors, SQLite and the system say it."""
+
+_ADVICE = "Some common causes include"
+"""Where Ray, having said what happened, goes on for half a page."""
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether a trial wanted more memory than there was: a GPU's, the machine's, or what Ray's monitor grants."""
+    return any(_is_memory(one) for one in _innermost(error))
+
+
+def found_disk_full(error: BaseException) -> bool:
+    """Whether a file could not be written because the disk, or a quota on it, is full."""
+    said = ""
+    chain: BaseException | None = error
+    while chain is not None:  # a library may have put words of its own around it
+        said += "".join(str(one) for one in (chain, *_innermost(chain)))
+        chain = chain.__cause__ or chain.__context__
+    return any(phrase in said for phrase in _DISK_FULL)
+
+
+def one_line(error: BaseException) -> str:
+    """What went wrong, for a table: the innermost failure of a Train run, the lack of memory before all others."""
+    found = list(_innermost(error))
+    told = next(filter(_is_memory, found), found[0])
+    lines = str(told).partition(_ADVICE)[0].strip().splitlines()
+    return f"{type(told).__name__}: {lines[-1]}" if lines else type(told).__name__
+
+
+def _innermost(error: BaseException) -> Iterator[BaseException]:
+    """The failures that an error is the envelope of, one a worker; the error itself if it is none."""
+    failures = getattr(error, "worker_failures", None)
+    # Ray's task errors, Train's health checks, SQLAlchemy's errors.
+    cause = next(filter(None, (getattr(error, name, None) for name in ("cause", "health_check_failure", "orig"))), None)
+    if failures:
+        for failure in failures.values():
+            yield from _innermost(failure)
+    elif isinstance(cause, BaseException):
+        yield from _innermost(cause)
+    else:
+        yield error
+
+
+def _is_memory(error: BaseException) -> bool:
+    # By name: torch's and Ray's are no relatives, and torch is not imported where a trial is only watched.
+    named = any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__)
+    refused = isinstance(error, OSError) and error.errno == errno.ENOMEM
+    said = isinstance(error, RuntimeError) and any(phrase in str(error) for phrase in _OUT_OF_MEMORY)
+    return named or refused or said or isinstance(error, MemoryError)

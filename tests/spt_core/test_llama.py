@@ -1,0 +1,118 @@
+"""Llama's layers by hand are transformers' own, value and gradient, and keep the gradient in bfloat16."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from spt_core import llama
+from spt_core.batching import Batch, collate
+from spt_core.gradient import backward
+from spt_core.model import SelectivePromptModel, build
+from spt_core.training import load_splits
+from spt_core.weights import BUNDLED_SMOLLM2
+from tests.conftest import tiny_config
+
+SEVERAL_BLOCKS = 90
+"""Tokens of a row that make more than one block of attention."""
+
+
+def prepared(folder: Path | str, **settings: Any) -> tuple[SelectivePromptModel, Batch]:
+    config = tiny_config(Path(folder), **settings).override({"backbone.name": str(folder)})
+    model, tokenizer = build(config, device="cpu")
+    examples = sorted(load_splits(config.data, tokenizer).train, key=lambda example: example.num_tokens)
+    return model, collate([examples[0], examples[len(examples) // 2], examples[-1]])
+
+
+def value_and_gradient(model: SelectivePromptModel, batch: Batch, prompt_BC: Tensor) -> tuple[Tensor, Tensor]:
+    model.zero_grad(set_to_none=True)
+    logp_BCR = model.token_logp(batch, prompt_BC) * batch.response_mask_BR.unsqueeze(1)
+    weights = torch.rand(logp_BCR.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    (logp_BCR * weights.to(logp_BCR.dtype)).sum().backward()
+    assert model.prompts.embedding_KLD.grad is not None
+    return logp_BCR.detach(), model.prompts.embedding_KLD.grad
+
+
+def by_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(llama, "is_supported", lambda model: False)
+
+
+@pytest.mark.parametrize("prompt_BC", [[[0, 1, 2]] * 3, [[2], [0], [2]]], ids=["all", "chosen"])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_value_and_gradient_are_those_of_transformers(
+    prompt_BC: list[list[int]], checkpointing: bool, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, batch = prepared(tiny_llama, backbone__precision="float64", compute__gradient_checkpointing=checkpointing)
+    assert batch.mask_BT.shape[1] >= SEVERAL_BLOCKS
+    assert not batch.mask_BT.all()  # some rows are padded
+    assert llama.is_supported(model.backbone.model)
+    ours = value_and_gradient(model, batch, torch.tensor(prompt_BC))
+    by_transformers(monkeypatch)
+    expected = value_and_gradient(model, batch, torch.tensor(prompt_BC))
+    # transformers normalises in float32 whatever the precision.
+    torch.testing.assert_close(ours[0], expected[0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(ours[1], expected[1], rtol=1e-4, atol=1e-5)
+    assert not torch.equal(ours[0], expected[0])  # two ways were gone
+
+
+def test_the_gradient_is_that_of_finite_differences(tiny_llama: Path) -> None:
+    """An oracle that shares no backward pass with it."""
+    model, batch = prepared(tiny_llama, backbone__precision="float64", data__max_tokens=24)
+    prompt_BC = torch.tensor([[0, 1, 2]] * 3)
+    _, gradient_KLD = value_and_gradient(model, batch, prompt_BC)
+    direction_KLD = torch.randn(gradient_KLD.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    weights = torch.rand(
+        3, 3, batch.response_mask_BR.shape[1], generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
+
+    def along(distance: float) -> float:
+        with torch.no_grad():
+            model.prompts.embedding_KLD += distance * direction_KLD
+            logp_BCR = model.token_logp(batch, prompt_BC) * batch.response_mask_BR.unsqueeze(1)
+            model.prompts.embedding_KLD -= distance * direction_KLD
+        return float((logp_BCR * weights).sum())
+
+    difference = (along(1e-4) - along(-1e-4)) / 2e-4
+    # The last normalisation is transformers' own, in float32.
+    assert float((gradient_KLD * direction_KLD).sum()) == pytest.approx(difference, rel=1e-3)
+
+
+def test_it_is_left_alone_where_the_model_is_another(tiny_llama: Path, tiny_opt: Path) -> None:
+    assert not llama.is_supported(prepared(tiny_opt)[0].backbone.model)
+    lora, batch = prepared(tiny_llama, method="lora")
+    assert not llama.is_supported(lora.backbone.model)
+    assert lora(batch).token_logp_BKR.isfinite().all()
+
+
+def test_bfloat16_keeps_the_direction_of_each_prompt_s_gradient(tiny_llama: Path) -> None:
+    exact, batch = prepared(tiny_llama)
+    rounded, _ = prepared(tiny_llama, backbone__precision="bfloat16")
+    prompt_BC = torch.tensor([[0, 1, 2]] * 3)
+    expected, found = (value_and_gradient(model, batch, prompt_BC) for model in (exact, rounded))
+    torch.testing.assert_close(found[0].sum(), expected[0].sum(), rtol=5e-3, atol=0)
+    assert F.cosine_similarity(found[1].flatten(1), expected[1].flatten(1)).min() > 0.99
+
+
+@pytest.mark.slow
+def test_it_does_so_on_a_real_model() -> None:
+    settings = {"data__max_tokens": 48, "data__dev_dialogues": 2}
+    prompt_BC = torch.tensor([[0, 1, 2]] * 3)
+    exact, batch = prepared(BUNDLED_SMOLLM2, **settings)
+    rounded, _ = prepared(BUNDLED_SMOLLM2, backbone__precision="bfloat16", **settings)
+    _, expected = value_and_gradient(exact, batch, prompt_BC)
+    _, found = value_and_gradient(rounded, batch, prompt_BC)
+    assert F.cosine_similarity(found.flatten(1), expected.flatten(1)).min() > 0.97
+
+
+def test_a_step_is_the_same_in_parts(tiny_llama: Path) -> None:
+    gradients = []
+    for parts in ({}, {"compute__prompts_per_pass": 1}, {"compute__micro_batch_size": 1}):
+        config = tiny_config(tiny_llama, backbone__precision="float64", **parts)
+        model, batch = prepared(tiny_llama, backbone__precision="float64", **parts)
+        backward(model, batch, config=config)
+        gradients.append(model.prompts.embedding_KLD.grad)
+    for gradient in gradients[1:]:
+        torch.testing.assert_close(gradient, gradients[0], rtol=1e-9, atol=1e-12)

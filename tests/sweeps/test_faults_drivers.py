@@ -1,0 +1,41 @@
+"""Drivers that die."""
+
+import random
+import re
+import signal
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.sweeps.as_a_user import EXACT, Ended, Folder, assert_whole, spt
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.faults]
+
+IN_PROCESS = (*EXACT, "--workers", "0")
+
+
+def test_a_driver_killed_at_a_random_moment_loses_nothing(tiny_llama: Path, tmp_path: Path) -> None:
+    seed = random.SystemRandom().randrange(10_000)
+    moment = random.Random(seed).uniform(0, 12)
+    print(f"seed {seed}: SIGKILL {moment:.1f} s after the first trial started")
+    folder = Folder(tmp_path)
+    command = [*spt(folder, {"prompts.num_prompts": [1, 2, 3, 4]}), "--model", tiny_llama, *IN_PROCESS, "--seeds", "3"]
+    first = folder.start(*command)
+    first.until(": starting")
+    with suppress(subprocess.TimeoutExpired):
+        first.family.driver.wait(moment)
+    first.signal(signal.SIGKILL)
+    killed = first.wait()
+    ended = folder.run(*command)
+    assert ended.code == 0, ended.output
+    children = assert_whole(folder, steps=4)
+    assert len(children) == 12
+    over = set(labels(killed, "finished"))
+    assert not over & labels(ended, "starting"), "what had finished is not run again"
+
+
+def labels(ended: Ended, what: str) -> set[str]:
+    """The trials of which a driver said something."""
+    return {found[1] for found in re.finditer(rf"^ *[\d:]+  (num_prompts=\d seed \d): {what}", ended.output, re.M)}

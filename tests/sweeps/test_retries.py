@@ -1,0 +1,121 @@
+"""What a trial that broke off does next, and how much of that is decided by the words of an exception."""
+
+import errno
+import sqlite3
+from pathlib import Path
+
+import pytest
+import ray.exceptions
+import sqlalchemy as sa
+import torch
+
+from spt_core.config import TrialConfig
+from sweeps.engine import retries
+from sweeps.engine.failures import found_disk_full, one_line, ran_out_of_memory
+from sweeps.engine.retries import GaveUpError, Retries, halved
+
+
+class OfWorkersError(Exception):
+    """As Ray Train reports what happened to its workers."""
+
+    def __init__(self, *failures: Exception) -> None:
+        super().__init__("Training failed")
+        self.worker_failures = dict(enumerate(failures))
+
+
+def too_large() -> RuntimeError:
+    """What torch itself says of a tensor that no machine holds."""
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**62 // 8, dtype=torch.float64)
+    return caught.value
+
+
+MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    MemoryError(),
+    too_large(),
+    ray.exceptions.OutOfMemoryError("the node is running low on memory"),
+    OSError(errno.ENOMEM, "Cannot allocate memory"),
+]
+
+
+@pytest.mark.parametrize("error", MEMORY, ids=lambda error: type(error).__name__)
+def test_memory_is_seen_through_what_ray_wraps_it_in(error: Exception) -> None:
+    assert ran_out_of_memory(error)
+    assert ran_out_of_memory(OfWorkersError(ConnectionError("peer closed"), error))
+    assert one_line(OfWorkersError(ConnectionError("peer closed"), error)) == one_line(error)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes do not match"), ValueError("memory"), ConnectionError("reset")])
+def test_other_failures_are_not_taken_for_a_lack_of_memory(error: Exception) -> None:
+    assert not ran_out_of_memory(error)
+    assert not ran_out_of_memory(OfWorkersError(error))
+
+
+def layouts(config: TrialConfig, workers: int = 1) -> list[tuple[int | None, int | None]]:
+    """Those that a trial which always lacks memory goes through, to the last."""
+    so_far, seen = Retries(), []
+
+    def fail_for_ever() -> None:
+        nonlocal so_far
+        for _ in range(50):
+            so_far = so_far.after(MemoryError(), config=config, workers=workers, losses=0)
+            seen.append((so_far.layout.get("micro_batch_size"), so_far.layout.get("prompts_per_pass")))
+
+    with pytest.raises(GaveUpError, match=r"compute\.gradient_checkpointing=true"):
+        fail_for_ever()
+    return seen
+
+
+def test_memory_is_halved_down_to_one_context_and_one_prompt_and_no_further() -> None:
+    config = TrialConfig().override({"optim.batch_size": 8, "prompts.num_prompts": 4})
+    assert layouts(config) == [(4, None), (2, None), (1, None), (1, 1)]
+    assert layouts(config, workers=2) == [(2, None), (1, None), (1, 1)]
+    assert layouts(config.override({"prompts.num_prompts": 1})) == [(4, None), (2, None), (1, None)]
+    assert layouts(config.override({"compute.micro_batch_size": 3})) == [(1, None), (1, 1)]
+    assert layouts(config.override({"compute.micro_batch_size": 100}))[0] == (4, None)
+
+
+def test_a_layout_that_the_config_refuses_is_not_tried() -> None:
+    config = TrialConfig().override({"optim.batch_size": 4, "prompts.num_prompts": 4})
+    assert layouts(config.override({"backbone.dropout": True})) == []
+    assert layouts(config.override({"losses.fusion.of": "weighted_logits"})) == [(2, None), (1, None)]
+
+
+def test_another_layout_is_the_same_trial() -> None:
+    config = TrialConfig().override({"optim.batch_size": 8})
+    smaller = halved(config, workers=1)
+    assert smaller == {"micro_batch_size": 4}
+    assert config.override({"compute.micro_batch_size": 4}).key() == config.key()
+    assert config.override({"compute.micro_batch_size": 4}).scoring.batch_size == 4
+    assert config.scoring == config.evaluation
+
+
+def test_a_worker_is_replaced_three_times() -> None:
+    lost = ConnectionError("its worker died. Some common causes include: (1) and so on for half a page")
+    so_far = Retries()
+    for losses in range(3):
+        so_far = so_far.after(lost, config=TrialConfig(), workers=1, losses=losses)
+    assert so_far.layout == {}
+    assert so_far.reasons == (one_line(lost),) * 3
+    assert "half a page" not in so_far.reasons[0]
+    with pytest.raises(GaveUpError, match=r"after 3 retries"):
+        so_far.after(lost, config=TrialConfig(), workers=1, losses=3)
+
+
+def test_a_full_disk_is_a_persons_to_mend() -> None:
+    full = OSError(errno.ENOSPC, "No space left on device")
+    assert found_disk_full(OfWorkersError(full))
+    of_database = sa.exc.OperationalError("INSERT", {}, sqlite3.OperationalError("database or disk is full"))
+    assert found_disk_full(of_database)
+    assert one_line(of_database) == "OperationalError: database or disk is full"
+    with pytest.raises(GaveUpError, match="free some space"):
+        Retries().after(full, config=TrialConfig(), workers=1, losses=0)
+
+
+def test_retries_are_kept_in_the_trials_folder(tmp_path: Path) -> None:
+    assert retries.read(tmp_path / "trial") == Retries()
+    kept = Retries({"micro_batch_size": 2}, ("MemoryError",))
+    retries.write(tmp_path / "trial", kept)
+    assert retries.read(tmp_path / "trial") == kept
+    assert retries.describe(kept) == "MemoryError; compute.micro_batch_size=2"
