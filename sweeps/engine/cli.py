@@ -17,6 +17,8 @@ from sweeps.engine.doctor_cli import EPILOG as DOCTOR_EPILOG
 from sweeps.engine.doctor_cli import doctor
 from sweeps.engine.human_eval_cli import app as human_eval
 from sweeps.engine.refusal import BAD_INPUT, refusing_bad_input
+from sweeps.engine.reproduce_cli import EPILOG as REPRODUCE_EPILOG
+from sweeps.engine.reproduce_cli import reproduce
 from sweeps.engine.status_cli import EPILOG as STATUS_EPILOG
 from sweeps.engine.status_cli import status
 from sweeps.engine.sweep_cli import command_of, relative
@@ -52,6 +54,7 @@ app.add_typer(human_eval, name="human-eval")
 app.command(epilog=CHAT_EPILOG)(chat)
 app.command(epilog=VERIFY_EPILOG)(verify)
 app.command(epilog=DOCTOR_EPILOG)(doctor)
+app.command(epilog=REPRODUCE_EPILOG)(reproduce)
 
 
 def main(sweep: Sweep) -> None:

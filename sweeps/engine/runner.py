@@ -153,7 +153,7 @@ def connection(*, verbose: bool) -> Iterator[None]:
     """The cluster at RAY_ADDRESS for the block, if there is one; a Ray of this machine starts when it has work."""
     with ExitStack() as stack:
         if os.environ.get("RAY_ADDRESS"):
-            stack.enter_context(_ray(verbose=verbose))
+            stack.enter_context(ray_runtime(verbose=verbose))
         yield
 
 
@@ -589,7 +589,7 @@ class _Rounds:
         if not ray.is_initialized():
             self._watcher.announce("starting Ray")
         self._places.output.mkdir(parents=True, exist_ok=True)
-        self._stack.enter_context(_ray(verbose=self._verbose))
+        self._stack.enter_context(ray_runtime(verbose=self._verbose))
         _refuse_impossible(self._resources, cluster.connected())
 
     def _job(self, trial: Trial) -> Job:
@@ -645,8 +645,11 @@ def _reach(address: str) -> None:
 
 
 @contextmanager
-def _ray(*, verbose: bool) -> Iterator[None]:
+def ray_runtime(*, verbose: bool) -> Iterator[None]:
     """A Ray runtime: the one already connected, the cluster at RAY_ADDRESS, or a local one for the block.
+
+    Args:
+        verbose: let Ray say what it does.
 
     Raises:
         ValueError: none can be had.
