@@ -12,7 +12,7 @@ import pytest
 
 from tests.clusters.nodes import Nodes
 from tests.conftest import PROJECT
-from tests.sweeps.test_end_to_end import Ended, Folder, write_sweep
+from tests.sweeps.as_a_user import Ended, Folder, write_sweep
 
 pytestmark = [pytest.mark.cluster, pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1200)]
 
