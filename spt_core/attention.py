@@ -143,9 +143,7 @@ def register() -> None:
             )
             return attended, None
         query, key, value = query.bfloat16(), key.bfloat16(), value.bfloat16()
-        bias_NTS = torch.zeros_like(attention_mask[:, 0], dtype=query.dtype).masked_fill_(
-            ~attention_mask[:, 0], -torch.inf
-        )
+        bias_NTS = bias(attention_mask[:, 0], query.dtype)
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
         attended_NTD = _CausalAttention.apply(query * scale, key, value, bias_NTS)  # type: ignore[no-untyped-call]
         return attended_NTD.unflatten(-1, (query.shape[1], -1)), None
