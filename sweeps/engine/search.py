@@ -6,7 +6,7 @@ a trial that has run is answered from the ledger. The ledger is the truth of bot
 
 import math
 import warnings
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -75,7 +75,10 @@ class _Source(Searcher):
 
 
 class PlannedSearch(_Source):
-    """Hands out given trials, in their order, and records in a study how each ended.
+    """Hands out given trials and records in a study how each ended.
+
+    Their order is kept, but for those that another driver has taken: they come last, so that drivers which share a
+    sweep divide it instead of waiting for each other.
 
     Args:
         name: of the study.
@@ -99,7 +102,7 @@ class PlannedSearch(_Source):
         budget: Budget,
     ) -> None:
         super().__init__(budget)
-        self._waiting, self._ledger, self._value = deque(pending), ledger, metric
+        self._waiting, self._ledger, self._value = list(pending), ledger, metric
         self._running: dict[str, tuple[Trial, str, dict[int, float]]] = {}
         levels: defaultdict[str, list[Any]] = defaultdict(list)
         for trial in trials:
@@ -112,7 +115,10 @@ class PlannedSearch(_Source):
     def _next(self, trial_id: str) -> dict[str, Any] | str:
         if not self._waiting:
             return str(Searcher.FINISHED)
-        trial, job = self._waiting.popleft()
+        entries = self._ledger.entries([trial.key for trial, _ in self._waiting])
+        chosen = min(self._waiting, key=lambda pending: _turn(entries.get(pending[0].key), owner=pending[1].owner))
+        self._waiting.remove(chosen)
+        trial, job = chosen
         self._running[trial_id] = (trial, job.owner, {})
         return {"job": vars(job)}
 
@@ -320,6 +326,13 @@ class StudySearch(_Source):
             return entry.metrics.get(objective, math.nan)
         assert self._base is not None
         return improvement(entry.metrics, self._base, split="dev").average
+
+
+def _turn(entry: Entry | None, *, owner: str) -> int:
+    """When a trial is handed out: first what nobody has, then what has ended elsewhere, last what runs there."""
+    if entry is not None and entry.state == "running" and entry.owner != owner:
+        return 2
+    return 1 if entry is not None and entry.state == "finished" else 0
 
 
 def _sampler(design: Search, *, seed: int) -> optuna.samplers.BaseSampler:

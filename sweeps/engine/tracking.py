@@ -502,7 +502,11 @@ def _text(value: object, length: int) -> str:
 
 
 def _explain(error: Exception) -> str:
-    return redact(str(error)).partition("\n")[0]
+    """In one line: of a database what its driver said, around which SQLAlchemy and MLflow put a page."""
+    chain: BaseException | None = error
+    while chain is not None and not hasattr(chain, "orig"):
+        chain = chain.__cause__ or chain.__context__
+    return redact(str(error if chain is None else chain.orig)).partition("\n")[0]
 
 
 def _now() -> int:

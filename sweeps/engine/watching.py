@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 from ray import cloudpickle
@@ -103,11 +104,13 @@ class Watcher(Callback):
         """The process that held a trial's claim was lost, and Tune is going to start another."""
         key = _key(trial)
         folder, job = self._places.trial(key), trial.config["job"]
-        with suppress(retries.GaveUpError):  # Tune counts these
-            known = retries.read(folder)
-            config = self.trials[key].config
+        known, config = retries.read(folder), self.trials[key].config
+        try:
             retries.write(folder, known.after(_error(trial), config=config, workers=job["workers"], losses=0))
-        self._retry(key)
+        except retries.GaveUpError as final:  # Tune counts these
+            self._view.retry(key, str(final))
+        else:
+            self._retry(key)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """The process that held a trial's claim was lost once too often."""
@@ -131,9 +134,10 @@ def _error(trial: Any) -> Exception:
     """How a trial's process ended: what Tune has just written beside it, before it gets to the trial's storage."""
     path = trial.pickled_error_file
     if path is not None and Path(path).is_file():
-        error = cloudpickle.loads(Path(path).read_bytes())
-        if isinstance(error, Exception):
-            return error
+        with suppress(EOFError, UnpicklingError):  # a full disk has room for a part of it
+            error = cloudpickle.loads(Path(path).read_bytes())
+            if isinstance(error, Exception):
+                return error
     return RuntimeError("its process was lost")
 
 

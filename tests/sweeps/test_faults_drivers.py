@@ -1,9 +1,10 @@
-"""Drivers that die."""
+"""Drivers that die, and drivers that share a sweep."""
 
 import random
 import re
 import signal
 import subprocess
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
@@ -34,6 +35,22 @@ def test_a_driver_killed_at_a_random_moment_loses_nothing(tiny_llama: Path, tmp_
     assert len(children) == 12
     over = set(labels(killed, "finished"))
     assert not over & labels(ended, "starting"), "what had finished is not run again"
+
+
+def test_two_drivers_share_a_sweep_and_no_trial_runs_twice(tiny_llama: Path, tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    command = [*spt(folder, {"prompts.num_prompts": [2, 3, 4]}), "--model", tiny_llama, *IN_PROCESS, "--seeds", "2"]
+    command += ["--set", "optim.max_steps=60"]
+    pair = [folder.start(*command, "--concurrency", "1") for _ in range(2)]
+    ended = [sweep.wait() for sweep in pair]
+    said = ended[0].output + ended[1].output
+    assert [one.code for one in ended] == [0, 0], said
+    assert "MLflow" not in said, "two that make its tables at once would be refused"
+    ran = Counter(label for one in ended for label in labels(one, "training"))
+    assert len(ran) == 6
+    assert set(ran.values()) == {1}
+    assert all(labels(one, "training") for one in ended), "both had their share"
+    assert len(assert_whole(folder, steps=60, retries={0})) == 6
 
 
 def labels(ended: Ended, what: str) -> set[str]:

@@ -12,12 +12,12 @@ from optuna.trial import TrialState
 
 from sweeps.engine import record
 from sweeps.engine.budget import Budget
-from sweeps.engine.design import Sweep
+from sweeps.engine.design import Grid, Sweep
 from sweeps.engine.exploration import Asha, Search
 from sweeps.engine.explored import Explored
 from sweeps.engine.ledger import Entry, Ledger, owner_here
 from sweeps.engine.plan import SEARCH_SEED, Plan, Trial, expand
-from sweeps.engine.search import StudySearch
+from sweeps.engine.search import PlannedSearch, StudySearch
 from sweeps.engine.status import statuses
 from sweeps.engine.study import ERROR, KEY, OWNER, check_storage, found, keys, pareto_front, proposed, ranked
 from sweeps.engine.trial import Job
@@ -446,3 +446,27 @@ def test_a_base_that_fails_ends_a_search_for_avg(plan_of: Callable[..., Plan], t
     driver = Driver(plan_of(objectives=("dev/avg",)), tmp_path)
     assert driver.play(lambda trial: "fail") == 1
     assert driver.search.gave_up == "the base failed, to which AVG is relative"
+
+
+def test_of_planned_trials_what_another_driver_has_comes_last(plan_of: Callable[..., Plan], tmp_path: Path) -> None:
+    ledger, mine, other = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}"), owner_here(), owner_here()
+    sweep = Sweep("shared", plan_of().sweep.base, Grid({K: [1, 2, 3, 4]}), {K: 1})
+    running, over, free, broken = trials = expand(sweep, scale="full", device_type="cpu").trials
+    for trial in (running, over, broken):
+        assert ledger.claim(trial.key, owner=other)
+    ledger.finish(over.key, owner=other, metrics={"dev/nll": 3.0})
+    ledger.fail(broken.key, owner=other, error="no")
+    jobs = [Job(one.key, one.config.model_dump(), {}, "", "", "", "", mine, 0, 1, 0.0, False) for one in trials]
+    planned = PlannedSearch(
+        "shared",
+        trials,
+        list(zip(trials, jobs, strict=True)),
+        metric="dev/nll",
+        storage=f"sqlite:///{tmp_path / 'optuna.db'}",
+        ledger=ledger,
+        budget=Budget(None),
+    )
+    handed = [planned.suggest(str(number)) for number in range(4)]
+    keys_in_turn = [answer["job"]["key"] for answer in handed if isinstance(answer, dict)]
+    assert keys_in_turn == [one.key for one in (free, broken, over, running)]
+    assert planned.suggest("5") == FINISHED
