@@ -28,6 +28,7 @@ class Outbox:
         self._place, self._is_there, self._explain = place, is_there, explain
         self._letters: deque[tuple[str, Callable[[], None]]] = deque()
         self._put_aside: list[str] = []
+        self._delivered = 0
         self._changed = threading.Condition()
         self._closing = False
         self._given_up = threading.Event()
@@ -46,7 +47,10 @@ class Outbox:
             self._changed.notify()
 
     def close(self, timeout: float) -> tuple[str, ...]:
-        """Deliver the rest, in at most so many seconds.
+        """Deliver the rest, however much it is, as long as it gets through.
+
+        Args:
+            timeout: seconds without a delivery after which the rest is given up.
 
         Returns:
             What was not delivered, each said once, in order.
@@ -54,7 +58,10 @@ class Outbox:
         with self._changed:
             self._closing = True
             self._changed.notify()
-        self._thread.join(timeout)
+        before = -1
+        while self._thread.is_alive() and self._delivered > before:
+            before = self._delivered
+            self._thread.join(timeout)
         self._given_up.set()
         with self._changed:
             return tuple(dict.fromkeys([*self._put_aside, *(what for what, _ in self._letters)]))
@@ -71,6 +78,7 @@ class Outbox:
                 if self._given_up.is_set():
                     return
                 self._letters.popleft()
+                self._delivered += delivered
                 if not delivered:
                     self._put_aside.append(what)
 

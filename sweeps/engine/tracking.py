@@ -181,7 +181,7 @@ class Tracker:
         """Deliver the rest, once; the parent of a sweep that was not summarised is KILLED.
 
         Args:
-            timeout: seconds to wait at most.
+            timeout: seconds in which nothing arrives, after which the rest is left to the next run.
 
         Returns:
             What did not arrive, in words, which is also logged. The next run of the sweep delivers it.

@@ -89,3 +89,11 @@ def test_closing_is_bounded_and_says_what_is_missing(other: OtherSide, box: Outb
     assert time.monotonic() - started < 5
     box._thread.join(5)
     assert not box._thread.is_alive()
+
+
+def test_the_end_waits_for_as_long_as_letters_get_through(other: OtherSide, box: Outbox) -> None:
+    slowly = threading.Event()
+    for letter in range(12):
+        box.add(f"letter {letter}", lambda letter=letter: (slowly.wait(0.15), other.receive(letter)))  # type: ignore[misc]
+    assert box.close(1.0) == (), "all of them take longer than that, and each does not"
+    assert other.got == list(range(12))
