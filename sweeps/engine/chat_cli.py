@@ -64,7 +64,7 @@ def _find(adapter: str, *, output: Path, tracking_uri: str | None) -> Path:
         ValueError: nowhere.
     """
     from sweeps.engine import results
-    from sweeps.engine.runner import Places
+    from sweeps.engine.places import Places
 
     places = Places(output.resolve())
     for folder in (Path(adapter), places.trial(adapter)):

@@ -157,7 +157,7 @@ def ui(
     port: Annotated[int, typer.Option(help="Port on this machine.")] = 5000,
 ) -> None:
     """Open the MLflow UI over an output folder, on the loopback address."""
-    from sweeps.engine.runner import Places
+    from sweeps.engine.places import Places
 
     places = Places(output.resolve())
     store = places.tracking.removeprefix("sqlite:///")

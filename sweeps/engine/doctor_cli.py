@@ -47,10 +47,12 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
     """Find what would make a sweep fail: versions, GPUs, disk, memory, MLflow, storage, model, data, clocks, token."""
-    from sweeps.engine import cluster_file, runner
+    from sweeps.engine import cluster_file
     from sweeps.engine import doctor as checks
     from sweeps.engine import storage as storing
     from sweeps.engine.diagnosis import Request
+    from sweeps.engine.places import Places
+    from sweeps.engine.ray_runtime import connection
 
     with refusing_bad_input():
         if cluster is not None:
@@ -66,10 +68,10 @@ def doctor(
                 test=test,
                 output=output,
                 storage=storing.place(storage) if storage else None,
-                tracking_uri=tracking_uri or runner.Places(output).tracking,
+                tracking_uri=tracking_uri or Places(output).tracking,
                 num_trials=trials,
             )
-            with runner.connection(verbose=False):
+            with connection(verbose=False):
                 findings = checks.examine(request)
     if as_json:
         typer.echo(json.dumps({"findings": [asdict(finding) for finding in findings]}))

@@ -17,7 +17,7 @@ from spt_core import config as configs
 from spt_core.config import TrialConfig
 from sweeps.engine import calibration, results
 from sweeps.engine.plan import AWAITS_TUNING, Plan, Trial
-from sweeps.engine.runner import Resources
+from sweeps.engine.resources import Resources
 
 _FREE: Any = {
     "compute": {"threads"},

@@ -113,7 +113,7 @@ def import_sheets(
 
 def _folder(run: str, runs: Path) -> Path:
     """The folder of a trial that is named by its path or key."""
-    from sweeps.engine.runner import Places
+    from sweeps.engine.places import Places
 
     if not run:
         raise ValueError("RUN '': it should be a trial's folder or key")

@@ -15,8 +15,10 @@ from sweeps.engine.refusal import FAILED_TRIALS, INTERRUPTED, refusing_bad_input
 from sweeps.engine.scales import SCALES
 
 if TYPE_CHECKING:
+    from sweeps.engine.places import Places
     from sweeps.engine.plan import Plan
-    from sweeps.engine.runner import Outcome, Places, Resources
+    from sweeps.engine.resources import Resources
+    from sweeps.engine.runner import Outcome
 
 FOLDER = "reproduced"
 """Of the answers, in the output folder; below it a folder a model and scale."""
@@ -74,8 +76,10 @@ def reproduce(
     console = Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 120, highlight=False)
     with refusing_bad_input(verbose=verbose):
         from sweeps.engine import reproduce as reproducing
-        from sweeps.engine import runner
+        from sweeps.engine.places import Places, recall
+        from sweeps.engine.ray_runtime import ray_runtime
         from sweeps.engine.request import parse_settings
+        from sweeps.engine.resources import Resources, resolve_device
 
         values: dict[str, Any] = {
             name: _absolute(given) for name, given in (("data.train", train), ("data.test", test)) if given is not None
@@ -86,8 +90,8 @@ def reproduce(
         if model is not None and model not in RECIPES:
             values["backbone.name"] = _absolute(model)
         names = reproducing.targets(target)
-        places = runner.Places(output.resolve())
-        device_type, resources = runner.resolve_device(runner.Resources(workers=workers, concurrency=concurrency))
+        places = Places(output.resolve())
+        device_type, resources = resolve_device(Resources(workers=workers, concurrency=concurrency))
         plans = reproducing.plans(
             names,
             scale=scale,
@@ -99,9 +103,9 @@ def reproduce(
         _print_plans(console, plans.values(), places)
         if dry_run:
             return
-        waiting = any(len(runner.recall(plan, places)) < len(plan.distinct) for plan in plans.values())
+        waiting = any(len(recall(plan, places)) < len(plan.distinct) for plan in plans.values())
         # One Ray for all sweeps: each start takes longer than a small trial, and Ray bears few of them in a process.
-        with runner.ray_runtime(verbose=verbose) if waiting else nullcontext():
+        with ray_runtime(verbose=verbose) if waiting else nullcontext():
             outcomes = _run(console, plans, places, resources, tracking_uri, verbose=verbose)
             folder = places.output / FOLDER / f"{_short(model)}-{scale}"
             _answer(console, names, outcomes, folder)
@@ -127,6 +131,8 @@ def _run(
     from spt_core import training
     from sweeps.engine import plan as planning
     from sweeps.engine import runner, tracking
+    from sweeps.engine.places import recall
+    from sweeps.engine.resources import fit_resources
 
     uri = tracking_uri or places.tracking
     for plan in plans.values():
@@ -137,8 +143,8 @@ def _run(
     tracking.check(uri)
     outcomes: dict[str, Outcome] = {}
     for question, plan in plans.items():
-        waiting = len(plan.distinct) - len(runner.recall(plan, places))
-        fitted = runner.fit_resources(resources, num_trials=max(1, waiting))
+        waiting = len(plan.distinct) - len(recall(plan, places))
+        fitted = fit_resources(resources, num_trials=max(1, waiting))
         if waiting:
             console.print(f"\n{plan.sweep_id}: {waiting} of {len(plan.distinct)} trials", markup=False)
         outcomes[question] = runner.execute(
@@ -174,11 +180,11 @@ def _answer(console: Console, names: Sequence[str], outcomes: "dict[str, Outcome
 
 
 def _print_plans(console: Console, plans: Any, places: "Places") -> None:
-    from sweeps.engine import runner
+    from sweeps.engine.places import recall
 
     planned: set[str] = set()
     for plan in plans:
-        finished = set(runner.recall(plan, places))
+        finished = set(recall(plan, places))
         to_run = set(plan.distinct) - finished - planned
         seeds = f"{len(plan.seeds)} seed{'s' * (len(plan.seeds) > 1)}"
         console.print(

@@ -8,12 +8,12 @@ from typing import Any
 
 from spt_core.recipes import RECIPES
 from sweeps.engine import plan as planning
-from sweeps.engine import runner
 from sweeps.engine import storage as storing
 from sweeps.engine.design import Sweep
 from sweeps.engine.exploration import Search
+from sweeps.engine.places import Places
 from sweeps.engine.plan import Plan
-from sweeps.engine.runner import Places, Resources
+from sweeps.engine.resources import Resources, resolve_device, resolve_half_precision
 
 _SOURCES = frozenset({"data.train", "data.test", "backbone.name"})
 
@@ -79,8 +79,8 @@ def resolve(request: Request) -> Asked:
     if request.model is not None and request.model not in RECIPES:
         settings = {"backbone.name": absolute(request.model), **settings}
     settings = {name: absolute(value) if name in _SOURCES else value for name, value in settings.items()}
-    device_type, resources = runner.resolve_device(request.resources)
-    settings = runner.resolve_half_precision(settings, sweep, device_type)
+    device_type, resources = resolve_device(request.resources)
+    settings = resolve_half_precision(settings, sweep, device_type)
     plan = planning.expand(sweep, scale=request.scale, device_type=device_type, settings=settings, seeds=request.seeds)
     for data in {trial.config.data for trial in plan.trials}:
         planning.check_splits(data)

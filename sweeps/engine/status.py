@@ -14,7 +14,7 @@ from sweeps.engine.ledger import Entry, Ledger, is_dead
 from sweeps.engine.record import Record
 
 LEDGER = "ledger.db"
-"""The ledger's file in an output folder; `runner.LEDGER`, which nobody who asks how things stand should import."""
+"""The ledger's file in an output folder; `places.LEDGER`, which nobody who asks how things stand should import."""
 
 
 @dataclass(frozen=True)

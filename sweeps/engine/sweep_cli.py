@@ -19,10 +19,12 @@ from sweeps.engine.refusal import BUDGET_SPENT, FAILED_TRIALS, INTERRUPTED, refu
 from sweeps.engine.scales import SCALES
 
 if TYPE_CHECKING:
+    from sweeps.engine.places import Places
     from sweeps.engine.plan import Plan
     from sweeps.engine.request import Request
+    from sweeps.engine.resources import Resources
     from sweeps.engine.results import TrialResult
-    from sweeps.engine.runner import Outcome, Places, Resources
+    from sweeps.engine.runner import Outcome
 
 _SCALES = "; ".join(f"{name} ({scale.about})" for name, scale in SCALES.items())
 _SWEEP_EPILOG = """\b
@@ -161,11 +163,11 @@ def command_of(sweep: Sweep, question: str, *, program: str, file: str, argument
         as_sweep: Annotated[str | None, typer.Option("--as-sweep", hidden=True)] = None,
         verbose: Annotated[bool, typer.Option("--verbose", help="Show what Ray, Tune and Train say.")] = False,
     ) -> None:
-        from sweeps.engine.runner import connection
+        from sweeps.engine.ray_runtime import connection
 
         with refusing_bad_input(verbose=verbose), connection(verbose=verbose):
             from sweeps.engine.request import Request, parse_settings
-            from sweeps.engine.runner import Resources
+            from sweeps.engine.resources import Resources
 
             given = {"data.train": train, "data.test": test, "optim.max_steps": steps}
             search = {"objectives": tuple(objectives or ()), "num_trials": trials}
@@ -209,9 +211,11 @@ def command_of(sweep: Sweep, question: str, *, program: str, file: str, argument
 
 def _carry_out(request: "Request", manner: _Manner) -> int:
     """Plan, run and answer; the exit status."""
-    from sweeps.engine import budget, plan_view, runner
+    from sweeps.engine import budget, plan_view
     from sweeps.engine import estimate as estimating
+    from sweeps.engine.places import forget, recall, tuned
     from sweeps.engine.request import resolve
+    from sweeps.engine.resources import fit_resources
 
     if manner.as_json and not manner.dry_run:
         raise ValueError("--json prints a plan: use it with --dry-run, or with spt plan")
@@ -234,15 +238,15 @@ def _carry_out(request: "Request", manner: _Manner) -> int:
     if manner.only_report:
         return _report(console, plan, places)
     if manner.rerun and not manner.dry_run:
-        runner.forget(plan, places)
-    found = set() if manner.rerun else set(runner.recall(plan, places))
-    known = plan if manner.rerun else runner.tuned(plan, places)
+        forget(plan, places)
+    found = set() if manner.rerun else set(recall(plan, places))
+    known = plan if manner.rerun else tuned(plan, places)
     if known is not plan:  # the cells' own trials may have finished too
-        found |= set(runner.recall(known, places))
+        found |= set(recall(known, places))
     waiting = sum(key not in found for key in {**known.known, **known.distinct})
     if plan.exploration is not None:
         waiting += plan.exploration.design.num_trials
-    fitted = runner.fit_resources(asked.resources, num_trials=max(1, waiting))
+    fitted = fit_resources(asked.resources, num_trials=max(1, waiting))
     if manner.calibrate:
         aside = Console(stderr=True, highlight=False) if manner.as_json else console
         estimating.calibrate(
@@ -265,9 +269,10 @@ def _run(
     console: Console, request: "Request", manner: _Manner, plan: "Plan", *, places: "Places", resources: "Resources"
 ) -> int:
     from sweeps.engine import record, runner, tracking
+    from sweeps.engine.resources import refuse_unshared
 
     uri = manner.tracking_uri or places.tracking
-    runner.refuse_unshared(plan, places, resources)
+    refuse_unshared(plan, places, resources)
     tracking.check(uri)
 
     started = time.time()

@@ -80,7 +80,7 @@ def verify(
 
 
 def _store(tracking_uri: str | None, output: Path) -> str:
-    from sweeps.engine.runner import Places
+    from sweeps.engine.places import Places
 
     places = Places(output.resolve())
     if tracking_uri is None and not Path(places.tracking.removeprefix("sqlite:///")).is_file():

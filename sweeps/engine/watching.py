@@ -13,10 +13,10 @@ from ray.tune import Callback
 from sweeps.engine import retries
 from sweeps.engine.failures import one_line
 from sweeps.engine.ledger import Ledger
+from sweeps.engine.places import Places, result_of
 from sweeps.engine.plan import Plan, Trial
 from sweeps.engine.progress import View
 from sweeps.engine.results import TrialResult, origin_of
-from sweeps.engine.runner import Places, result_of
 from sweeps.engine.system_metrics import PREFIX
 from sweeps.engine.tracking import Tracker
 from sweeps.engine.trial import ELSEWHERE, FINAL, RETRIES

@@ -7,7 +7,8 @@ import pytest
 
 from sweeps.engine import cluster, storage
 from sweeps.engine.cluster import Cluster, Nodes
-from sweeps.engine.runner import Places, Resources
+from sweeps.engine.places import Places
+from sweeps.engine.resources import Resources
 
 HEAD = Nodes(1, cpus=7.0)
 P3DN = Nodes(4, cpus=96.0, gpus=8.0, memory=700.0, accelerator="V100", alive=False)

@@ -14,7 +14,7 @@ from sweeps.engine.calibration import Calibration
 from sweeps.engine.design import Grid, Sweep
 from sweeps.engine.estimate import calibrate, estimate, shapes
 from sweeps.engine.plan import Plan, Trial, expand
-from sweeps.engine.runner import Resources
+from sweeps.engine.resources import Resources
 from tests.conftest import tiny_config
 
 K = "prompts.num_prompts"

@@ -12,10 +12,10 @@ from sweeps.engine import report
 from sweeps.engine.design import Cases, Grid, Retune, Sweep
 from sweeps.engine.exploration import Search
 from sweeps.engine.ledger import Ledger
+from sweeps.engine.places import Places, forget, recall, tuned
 from sweeps.engine.plan import AWAITS_TUNING, SEARCH_SEED, Plan, expand
 from sweeps.engine.results import TrialResult
 from sweeps.engine.retuned import retuned_document, retuned_table
-from sweeps.engine.runner import Places, forget, recall, tuned
 from tests.conftest import tiny_config
 
 K, RATE, SIZE = "prompts.num_prompts", "optim.learning_rate", "optim.batch_size"

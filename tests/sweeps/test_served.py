@@ -5,8 +5,10 @@ from pathlib import Path
 
 from spt_core import recipes
 from sweeps.engine import plan as planning
-from sweeps.engine import report, runner, worker
+from sweeps.engine import report, rounds, runner, worker
 from sweeps.engine.design import Cases, Sweep
+from sweeps.engine.places import Places
+from sweeps.engine.resources import Resources
 from sweeps.engine.results import TrialResult
 from tests.conftest import tiny_config
 from tests.spt_core.test_baselines import server
@@ -19,11 +21,11 @@ def test_a_served_cell_is_reported_beside_a_local_one(tiny_llama: Path, tmp_path
     served = {"in_context.endpoint": server, "in_context.endpoint_model": "some-model"}
     sweep = Sweep(name="served", base=base, design=Cases({"local": {}, "served": served}), baseline={})
     plan = planning.expand(sweep, scale="tiny", device_type="cpu")
-    places = runner.Places(tmp_path)
-    resources = runner.Resources(workers=0, cpus_per_worker=1, gpus_per_worker=0.0)
+    places = Places(tmp_path)
+    resources = Resources(workers=0, cpus_per_worker=1, gpus_per_worker=0.0)
     found = {}
     for trial in plan.trials:
-        job = runner._job(trial, plan, places, resources, owner="ann", verbose=False)
+        job = rounds.job_of(trial, plan, places, resources, owner="ann", verbose=False)
         outcome = worker.run(job, report=lambda metrics, checkpoint: None, resume_from=None)
         found[trial.key] = TrialResult(trial.key, "finished", outcome["metrics"], places.trial(trial.key))
     local, remote = (found[trial.key] for trial in plan.trials)

@@ -17,14 +17,15 @@ from mlflow.entities import Run
 from typer.testing import CliRunner
 
 from sweeps.engine import plan as planning
-from sweeps.engine import runner, worker
+from sweeps.engine import rounds, worker
 from sweeps.engine.cli import app
 from sweeps.engine.design import Grid, Sweep
 from sweeps.engine.logged import LoggedTrial
+from sweeps.engine.places import Places
 from sweeps.engine.plan import Plan
 from sweeps.engine.reproduction import compare
+from sweeps.engine.resources import Resources
 from sweeps.engine.results import TrialResult
-from sweeps.engine.runner import Places, Resources
 from sweeps.engine.tracking import Tracker
 from tests.conftest import PROJECT, tiny_config
 from tests.sweeps.shown import Shown
@@ -51,7 +52,7 @@ def ran(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pla
     one_thread = Resources(workers=0, cpus_per_worker=1, gpus_per_worker=0.0)
     metrics = {}
     for trial in plan.trials:
-        job = runner._job(trial, plan, Places(folder), one_thread, owner="ann", verbose=False)
+        job = rounds.job_of(trial, plan, Places(folder), one_thread, owner="ann", verbose=False)
         metrics[trial.key] = worker.run(job, report=lambda row, checkpoint: None, resume_from=None)["metrics"]
     MlflowClient(f"sqlite:///{folder / 'mlflow.db'}").search_experiments()  # its migrations take seconds
     return plan, folder, metrics
