@@ -5,11 +5,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
+TABLE ?= 2
+SCALE ?= demo
+# TABLE=2 is table2; what is no number is the name itself.
+TARGET = $(if $(filter 1 2 3 4 5 7 8,$(TABLE)),table$(TABLE),$(TABLE))
 
-.PHONY: setup sweep test test-fast test-faults check fix ui help
+.PHONY: setup sweep reproduce-ablation test test-fast test-faults check fix ui help
 
 help:  ## What there is
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
 
 setup: $(STAMP)  ## Make .venv and install the exact set of packages that is tested
 
@@ -23,6 +27,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 sweep: $(STAMP)  ## How many soft prompts? K = 1, 2, 4 on SmolLM2-135M; ARGS passes options on
 	@$(BIN)/python sweeps/k_sweep.py $(ARGS)
+
+reproduce-ablation: $(STAMP)  ## The paper's TABLE (1 to 5, 7, 8, or figure2, claims, all) at SCALE: ours beside it
+	@$(BIN)/spt reproduce $(TARGET) --scale $(SCALE) $(ARGS)
 
 ui: $(STAMP)  ## The MLflow UI over runs/
 	@$(BIN)/spt ui $(ARGS)

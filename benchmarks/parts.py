@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from spt_core import gradient
+from spt_core import gradient, llama
 from spt_core.batching import Example, collate
 from spt_core.config import TrialConfig
 from spt_core.model import SelectivePromptModel
@@ -91,8 +91,9 @@ def seconds_of_parts(
     timed: list[tuple[Any, str, str]] = [
         (model, "cosine", "retriever"),
         (backbone, "embed", "embed"),
-        (backbone, "response_logp", "head"),
+        (backbone, "prompted_logp", "head"),
         (backbone.model, "forward", "backbone forward"),
+        (llama, "hidden", "backbone forward"),
         (backbone.model.get_output_embeddings(), "forward", "head"),
         (gradient, "similarity_matrix", "text similarity M"),
         (gradient, "objective", "losses"),

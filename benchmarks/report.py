@@ -7,12 +7,13 @@ the numbers are random. Only writing the report and the terminal's table is time
 """
 
 import json
+import os
 import resource
 import tempfile
 import time
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import psutil
@@ -31,11 +32,13 @@ from sweeps.engine.plan import Plan, Trial
 from sweeps.engine.results import HISTORY, PREDICTIONS, TrialResult
 
 NUM_DIALOGUES, NUM_TURNS = 10, 4
+DISTINCT_FILES = 20
+"""Of long predictions: trials beyond them share a file with one of these, since a thousand would fill a small disk."""
 
 
-def make_results(plan: Plan, folder: Path) -> dict[str, TrialResult]:
+def make_results(plan: Plan, folder: Path, *, responses: int) -> dict[str, TrialResult]:
     """A finished result with its files for every distinct trial of a plan."""
-    rows = _responses()
+    rows = _responses(responses)
     of_method = {k: _metrics(rows, num_prompts=k) for k in {t.config.num_choices for t in plan.trials}}
     return {
         key: _make_one(trial, folder / key, rows=rows, metrics=of_method[trial.config.num_choices], number=number)
@@ -43,8 +46,14 @@ def make_results(plan: Plan, folder: Path) -> dict[str, TrialResult]:
     }
 
 
-def _responses() -> list[Prediction]:
-    """Replies of the sample set, each taken as its own prediction."""
+def _responses(num: int) -> list[Prediction]:
+    """Replies of the sample set, each taken as its own prediction; over again as other dialogues up to a number."""
+    few = _few_responses()
+    times = range(-(-num // len(few)))
+    return [replace(one, dialogue=f"{one.dialogue} {again}") for again in times for one in few][:num]
+
+
+def _few_responses() -> list[Prediction]:
     found = []
     for conversation in load("sample:valid")[:NUM_DIALOGUES]:
         for index, turn in enumerate(conversation.turns[:NUM_TURNS]):
@@ -86,8 +95,6 @@ def _choice(rows: list[Prediction], *, num_prompts: int, number: int) -> dict[st
 
 def _metrics(rows: list[Prediction], *, num_prompts: int) -> dict[str, float]:
     """Every metric that a trial of K prompts has, by the evaluation's own code."""
-    from dataclasses import replace
-
     columns = _choice(rows, num_prompts=num_prompts, number=0)
     chosen = [replace(row, **{name: column[i] for name, column in columns.items()}) for i, row in enumerate(rows)]
     found = {"train/steps": 16.0, "train/seconds": 60.0, "seconds": 70.0, "dev/nll_start": 4.5, "dev/nll": 3.2}
@@ -101,21 +108,28 @@ def _make_one(
     trial: Trial, folder: Path, *, rows: list[Prediction], metrics: dict[str, float], number: int
 ) -> TrialResult:
     folder.mkdir()
-    columns = {field.name: [getattr(row, field.name) for row in rows] for field in fields(Prediction)}
-    columns |= _choice(rows, num_prompts=trial.config.num_choices, number=number)
-    pq.write_table(pa.table(columns), folder / PREDICTIONS)
-    nll = float(np.average(columns["nll"], weights=columns["num_tokens"]))
+    choice = _choice(rows, num_prompts=trial.config.num_choices, number=number)
+    kept = folder.parent / f"{trial.config.num_choices}-{number % DISTINCT_FILES}.parquet"
+    if len(rows) <= NUM_DIALOGUES * NUM_TURNS or not kept.exists():
+        columns: dict[str, Any] = {
+            field.name: [getattr(row, field.name) for row in rows] for field in fields(Prediction)
+        }
+        pq.write_table(pa.table(columns | choice), folder / PREDICTIONS)
+    if len(rows) > NUM_DIALOGUES * NUM_TURNS:
+        os.link(*((folder / PREDICTIONS, kept) if not kept.exists() else (kept, folder / PREDICTIONS)))
+    nll = float(np.average(choice["nll"], weights=[row.num_tokens for row in rows]))
     history = [{"step": 4.0 * i, "seconds": 10.0 * i, "dev/nll": nll + 1 / (1 + i)} for i in range(5)]
     (folder / HISTORY).write_text("".join(f"{json.dumps(row)}\n" for row in history))
     return TrialResult(trial.key, "finished", {**metrics, "test/nll": nll}, folder)
 
 
-def measure(*, num_cells: int, seeds: int) -> dict[str, Any]:
+def measure(*, num_cells: int, seeds: int, responses: int = NUM_DIALOGUES * NUM_TURNS) -> dict[str, Any]:
     """One report of a sweep.
 
     Args:
         num_cells: a multiple of 16.
         seeds: of each.
+        responses: test responses of each trial.
 
     Returns:
         Trials, seconds of the report and of the terminal's table and verdict, by how much the process' peak memory
@@ -125,7 +139,7 @@ def measure(*, num_cells: int, seeds: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="spt-report-") as work:
         folder = Path(work)
         (folder / "trials").mkdir()
-        results = make_results(plan, folder / "trials")
+        results = make_results(plan, folder / "trials", responses=responses)
         before = psutil.Process().memory_info().rss
         started = time.perf_counter()
         report.write(plan, results, folder / "report", facts={"data": "made up"})
@@ -149,10 +163,11 @@ def main(
     *,
     cells: options.Cells = 2000,
     seeds: options.Seeds = 5,
+    responses: Annotated[int, typer.Option(help="Test responses a trial; ConvAI2 has 7,801.")] = 40,
     as_json: options.AsJson = False,
 ) -> None:
     """Time the report of a large sweep."""
-    found = measure(num_cells=cells, seeds=seeds)
+    found = measure(num_cells=cells, seeds=seeds, responses=responses)
     if as_json:
         options.print_json(found)
         return

@@ -24,7 +24,7 @@ from benchmarks.parts import PARTS, seconds_of_parts
 from spt_core import backbone as backbones
 from spt_core import recipes
 from spt_core.backbone import positions
-from spt_core.batching import Batch, collate, epoch_batches
+from spt_core.batching import Batch, Example, collate, epoch_batches
 from spt_core.config import TrialConfig
 from spt_core.gradient import backward
 from spt_core.losses import Scores, objective
@@ -70,7 +70,7 @@ def measure(config: TrialConfig, *, repeats: int) -> dict[str, Any]:
 
     Args:
         config: backbone, K, L and batch size.
-        repeats: counted pairs of steps, after one of ours that is not counted.
+        repeats: counted pairs of steps, each on its share of an epoch's lengths, after one of ours that is not counted.
 
     Returns:
         Seconds a step (each and median), the ratio of the medians, the largest relative difference of the losses, and
@@ -79,9 +79,7 @@ def measure(config: TrialConfig, *, repeats: int) -> dict[str, Any]:
     ours, tokenizer = build(config, device="cpu")
     plain_config = config.override({"backbone.precision": "float32"})
     plain, _ = build(plain_config, device="cpu")
-    examples = load_splits(config.data, tokenizer).train
-    order = epoch_batches(examples, batch_size=config.optim.batch_size, seed=0, epoch=0)
-    of_batches = [[examples[i] for i in ids] for ids in order[: repeats + 1]]
+    of_batches = of_every_length(config, tokenizer, number=repeats)
     batches = [collate(of_batch) for of_batch in of_batches]
     backward(ours, batches[-1], config=config)
     seconds: dict[str, list[float]] = {"released": [], "ours": []}
@@ -90,7 +88,7 @@ def measure(config: TrialConfig, *, repeats: int) -> dict[str, Any]:
         "released": (plain, lambda batch: released_schedule(plain, batch, config=plain_config)),
         "ours": (ours, lambda batch: backward(ours, batch, config=config)["total"]),
     }
-    for batch in batches[:repeats]:
+    for batch in batches:
         for name, (model, step) in steps.items():
             model.zero_grad(set_to_none=True)
             started = time.perf_counter()
@@ -99,10 +97,11 @@ def measure(config: TrialConfig, *, repeats: int) -> dict[str, Any]:
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     rate = matrix_rate(ours.backbone)
     fractions = [
-        products(ours, batch) / (second * rate) for batch, second in zip(batches, seconds["ours"], strict=False)
+        products(ours, batch) / (second * rate) for batch, second in zip(batches, seconds["ours"], strict=True)
     ]
-    masks = [batch.mask_BT for batch in batches[:repeats]]
-    parts = seconds_of_parts(ours, of_batches[:repeats], config=config)
+    masks = [batch.mask_BT for batch in batches]
+    differences = [abs(a - b) / abs(b) for a, b in zip(losses["ours"], losses["released"], strict=True)]
+    parts = seconds_of_parts(ours, of_batches, config=config)
     return {
         "num_prompts": config.prompts.num_prompts,
         "batch_size": config.optim.batch_size,
@@ -113,15 +112,32 @@ def measure(config: TrialConfig, *, repeats: int) -> dict[str, Any]:
         "ratio": medians["released"] / medians["ours"],
         "matrix_gflops_a_second": rate / 1e9,
         "fraction_of_matrix_rate": statistics.median(fractions),
-        "largest_relative_loss_difference": max(
-            abs(a - b) / abs(b) for a, b in zip(losses["ours"], losses["released"], strict=True)
-        ),
+        "relative_loss_differences": differences,
+        "largest_relative_loss_difference": max(differences),
+        "columns": [mask.shape[1] for mask in masks],
         "mean_columns": statistics.mean(mask.shape[1] for mask in masks),
         "padding_percent": 100 * (1 - sum(int(m.sum()) for m in masks) / sum(m.numel() for m in masks)),
         "share_of_parts_percent": {
             name: 100 * statistics.median(step[name] / sum(step.values()) for step in parts) for name in PARTS
         },
     }
+
+
+def of_every_length(config: TrialConfig, tokenizer: Any, *, number: int) -> list[list[Example]]:
+    """Batches of an epoch that stand for all of it: of `number` equal shares by length, the middle one of each.
+
+    The released schedule takes the same time for each, ours does not: the lengths of a few batches drawn by chance
+    would decide the ratio.
+
+    Args:
+        config: data and batch size.
+        tokenizer: the backbone's.
+        number: of batches.
+    """
+    examples = load_splits(config.data, tokenizer).train
+    order = epoch_batches(examples, batch_size=config.optim.batch_size, seed=0, epoch=0)
+    batches = sorted(([examples[i] for i in ids] for ids in order), key=lambda batch: max(e.num_tokens for e in batch))
+    return [batches[(2 * share + 1) * len(batches) // (2 * number)] for share in range(number)]
 
 
 def by_prompts(config: TrialConfig, *, repeats: int, numbers: Sequence[int] = NUMBERS_OF_PROMPTS) -> dict[str, Any]:
@@ -199,15 +215,23 @@ def products(model: SelectivePromptModel, batch: Batch) -> float:
     """Floating-point operations of a step in its linear layers, forward and backward; attention is not counted.
 
     The weights are frozen, so the backward pass is one product a layer, as the forward pass is. The head sees the
-    response positions alone.
+    response positions alone, and so does the last layer but for its keys and values. The few products of the prompts,
+    which no two rows repeat, are left out.
     """
     rows = len(batch) * model.num_prompts
-    num_tokens = rows * (batch.mask_BT.shape[1] + model.prompts.embedding_KLD.shape[1])
+    num_tokens = rows * batch.mask_BT.shape[1]
     num_predicted = rows * (batch.response_mask_BR.shape[1] + 1)
     head = model.backbone.model.get_output_embeddings()
-    layers = [m for m in model.backbone.model.modules() if isinstance(m, torch.nn.Linear) and m is not head]
-    inside = sum(layer.weight.numel() for layer in layers) * num_tokens
-    return 4.0 * float(inside + head.weight.numel() * num_predicted)
+    *before, last = model.backbone.model.model.layers
+    everywhere = [*(_linears(layer) for layer in before), [last.self_attn.k_proj, last.self_attn.v_proj]]
+    in_text = sum(linear.weight.numel() for linears in everywhere for linear in linears)
+    in_last = sum(linear.weight.numel() for linear in _linears(last)) + head.weight.numel()
+    in_last -= sum(linear.weight.numel() for linear in everywhere[-1])
+    return 4.0 * float(in_text * num_tokens + in_last * num_predicted)
+
+
+def _linears(layer: torch.nn.Module) -> list[torch.nn.Linear]:
+    return [module for module in layer.modules() if isinstance(module, torch.nn.Linear)]
 
 
 def matrix_rate(backbone: backbones.Backbone) -> float:

@@ -59,6 +59,14 @@ def _of_block(query_NHTd: Tensor, rows: slice, num_kv: int) -> Tensor:
     return block.transpose(2, 3).flatten(2, 3)
 
 
+def bias(seen_NTS: Tensor, dtype: torch.dtype) -> Tensor:
+    """What is added to scores: 0 for keys that a query sees, the least number for the rest.
+
+    Not minus infinity: padding before which nothing stands sees no key, and its softmax would be NaN.
+    """
+    return torch.zeros_like(seen_NTS, dtype=dtype).masked_fill_(~seen_NTS, torch.finfo(dtype).min)
+
+
 def attend(query: Tensor, keys: Tensor, values: Tensor, bias_NTS: Tensor) -> Tensor:
     """softmax(Q K^T + bias) V.
 
@@ -66,7 +74,7 @@ def attend(query: Tensor, keys: Tensor, values: Tensor, bias_NTS: Tensor) -> Ten
         query: scaled queries of the last T of S positions, [N, H, T, d].
         keys: [N, G, S, d], G a divisor of H.
         values: [N, G, S, d].
-        bias_NTS: 0 for keys that a query sees, minus infinity for the rest; of the same dtype.
+        bias_NTS: from `bias`, of the same dtype.
 
     Returns:
         [N, T, H x d].
@@ -135,9 +143,7 @@ def register() -> None:
             )
             return attended, None
         query, key, value = query.bfloat16(), key.bfloat16(), value.bfloat16()
-        bias_NTS = torch.zeros_like(attention_mask[:, 0], dtype=query.dtype).masked_fill_(
-            ~attention_mask[:, 0], -torch.inf
-        )
+        bias_NTS = bias(attention_mask[:, 0], query.dtype)
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
         attended_NTD = _CausalAttention.apply(query * scale, key, value, bias_NTS)  # type: ignore[no-untyped-call]
         return attended_NTD.unflatten(-1, (query.shape[1], -1)), None

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -72,6 +73,11 @@ class Backbone(nn.Module):
         self.gradient_checkpointing = False
         self._head_is_plain: bool | None = None
         for layer in model.modules():
+            if precision == "float64" and hasattr(layer, "variance_epsilon"):
+                # transformers normalises in float32 whatever the precision is.
+                layer.forward = functools.partial(
+                    F.rms_norm, normalized_shape=layer.weight.shape, weight=layer.weight, eps=layer.variance_epsilon
+                )
             if isinstance(layer, GradientCheckpointingLayer):
                 # transformers checkpoints in train mode alone, which would turn dropout on.
                 layer.forward = functools.partial(self._run_layer, layer.forward)

@@ -18,7 +18,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from spt_core.attention import attend, attend_back
+from spt_core.attention import attend, attend_back, bias
 
 
 def is_supported(model: Any) -> bool:
@@ -63,8 +63,8 @@ def hidden(
     dtype = model.dtype
     run = _checkpointed if checkpointing and torch.is_grad_enabled() else _Layer.apply
     seen_NS = torch.cat([mask_NT.new_ones(len(mask_NT), num_virtual), mask_NT], dim=1).bool()
-    text_bias = _bias(seen_NS, num_tokens, dtype)
-    prompt_bias = _bias(seen_NS.new_ones(1, num_virtual), num_virtual, prompts_CLD.dtype)
+    text_bias = bias(_seen(seen_NS, num_tokens), dtype)
+    prompt_bias = bias(_seen(seen_NS.new_ones(1, num_virtual), num_virtual), prompts_CLD.dtype)
     position_NT = (num_virtual - 1 + mask_NT.long().cumsum(-1)).clamp(min=0)
     text_angles = model.model.rotary_emb(text_NTD, position_NT)
     prompt_angles = model.model.rotary_emb(prompts_CLD, torch.arange(num_virtual).unsqueeze(0))
@@ -135,7 +135,7 @@ class _Layer(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, ...]:
         to_out, to_own_key, to_own_value = gradients
-        stream, scale, cos, sin, bias, query, keys, values, middle, middle_scale, gate, up = ctx.saved_tensors
+        stream, scale, cos, sin, bias_NTS, query, keys, values, middle, middle_scale, gate, up = ctx.saved_tensors
         layer, num_early, dtype = ctx.layer, ctx.num_early, ctx.dtype
         attention, mlp = layer.self_attn, layer.mlp
         to_stream = torch.zeros_like(stream)
@@ -152,7 +152,7 @@ class _Layer(torch.autograd.Function):
                 to_middle_normed, middle, middle_scale, layer.post_attention_layernorm, carried=to_out
             )
             to_attended = _linear_back(to_middle.to(dtype), attention.o_proj)
-            to_query, to_keys, to_values = attend_back(to_attended, query, keys, values, bias[:, last])
+            to_query, to_keys, to_values = attend_back(to_attended, query, keys, values, bias_NTS[:, last])
             to_query = _rotate(_tokens_first(to_query), cos[:, last], -sin[:, last]).mul_(attention.scaling)
             to_normed[:, last] = _linear_back(to_query.flatten(2).to(dtype), attention.q_proj)
             to_stream[:, last] = to_middle
@@ -233,9 +233,8 @@ def _rotate(heads_NTHd: Tensor, cos_NTd: Tensor, sin_NTd: Tensor) -> Tensor:
     return rotated
 
 
-def _bias(seen_NS: Tensor, num_queries: int, dtype: torch.dtype) -> Tensor:
-    """What is added to scores, [N, T, S]: 0 for keys that a query sees, minus infinity for the rest."""
+def _seen(seen_NS: Tensor, num_queries: int) -> Tensor:
+    """Which keys each of the last queries sees, [N, T, S], from which columns anyone does."""
     num_keys = seen_NS.shape[1]
     causal_TS = torch.ones(num_queries, num_keys, dtype=torch.bool).tril(num_keys - num_queries)
-    seen_NTS = seen_NS.unsqueeze(1) & causal_TS
-    return torch.zeros_like(seen_NTS, dtype=dtype).masked_fill_(~seen_NTS, -torch.inf)
+    return seen_NS.unsqueeze(1) & causal_TS

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 
 from spt_core.fields import BackboneConfig
 
@@ -121,15 +122,21 @@ def _converted_smollm2() -> Path:
 
 
 def _make_once(target: Path, make: Callable[[Path], None]) -> None:
-    """Fill a folder beside the target and rename it: whoever looks sees all of it or nothing."""
+    """Fill a folder beside the target and rename it: whoever looks sees all of it or nothing.
+
+    The processes of a machine that come at once, as the trials of a fresh node do, wait for the first of them.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(dir=target.parent, prefix=f"{target.name}."))
-    try:
-        make(work)
-        with contextlib.suppress(OSError):  # another process was first: its folder is as good as ours
-            work.rename(target)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    with FileLock(f"{target}.lock"):
+        if target.is_dir():
+            return
+        work = Path(tempfile.mkdtemp(dir=target.parent, prefix=f"{target.name}."))
+        try:
+            make(work)
+            with contextlib.suppress(OSError):  # locks do not work here, and another was first: its folder will do
+                work.rename(target)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
 
 
 def folder_in(source: Source, dtype: torch.dtype) -> str:

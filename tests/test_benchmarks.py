@@ -67,7 +67,7 @@ def test_a_plan_and_a_report_of_made_up_trials() -> None:
     assert (planned["trials"], planned["distinct"]) == (64, 52)  # with one prompt there is nothing to select
     assert planned["total_seconds"] > 0
     assert reported["trials"] == 32
-    assert set(reported["file_mib"]) == {"report.html", "report.md", "results.json"}
+    assert set(reported["file_mib"]) == {"report.html", "report.md", "results.json", "table.tex", "trials.csv"}
     with pytest.raises(ValueError, match="num_cells = 10: it should be a multiple of 16"):
         plan.measure(num_cells=10, seeds=1)
 

@@ -13,8 +13,12 @@ from sweeps.engine import record
 from sweeps.engine.chat_cli import EPILOG as CHAT_EPILOG
 from sweeps.engine.chat_cli import chat
 from sweeps.engine.design import Sweep
+from sweeps.engine.doctor_cli import EPILOG as DOCTOR_EPILOG
+from sweeps.engine.doctor_cli import doctor
 from sweeps.engine.human_eval_cli import app as human_eval
 from sweeps.engine.refusal import BAD_INPUT, refusing_bad_input
+from sweeps.engine.reproduce_cli import EPILOG as REPRODUCE_EPILOG
+from sweeps.engine.reproduce_cli import reproduce
 from sweeps.engine.status_cli import EPILOG as STATUS_EPILOG
 from sweeps.engine.status_cli import status
 from sweeps.engine.sweep_cli import command_of, relative
@@ -49,6 +53,8 @@ app = typer.Typer(
 app.add_typer(human_eval, name="human-eval")
 app.command(epilog=CHAT_EPILOG)(chat)
 app.command(epilog=VERIFY_EPILOG)(verify)
+app.command(epilog=DOCTOR_EPILOG)(doctor)
+app.command(epilog=REPRODUCE_EPILOG)(reproduce)
 
 
 def main(sweep: Sweep) -> None:

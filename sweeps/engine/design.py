@@ -206,6 +206,10 @@ def is_lower_better(metric: str) -> bool:
     return metric.endswith(("nll", "_gap"))
 
 
+OVERLOOKED = ("budget", "failed seeds")
+"""What a sweep can be told to compare cells in spite of."""
+
+
 @dataclass(frozen=True)
 class Sweep:
     """One question, whole.
@@ -220,10 +224,12 @@ class Sweep:
         demo: fewer cells, for a first look in minutes (`--scale demo`).
         primary_metric: the one metric that the verdict is about.
         retune: nuisance factors, tuned within each cell before it runs on its seeds.
+        despite: what cells are compared with the baseline in spite of, each then a caveat in the table: `budget` (they
+            were trained on another number of contexts), `failed seeds` (those that both have are paired).
 
     Raises:
         ValueError: a name of another form, fewer than one seed, a factor that is no config field, a factor that is
-            retuned as well, or a baseline that is no cell of the design.
+            retuned as well, a baseline that is no cell of the design, or a `despite` that is none of `OVERLOOKED`.
     """
 
     name: str
@@ -235,6 +241,7 @@ class Sweep:
     demo: Design | None = None
     primary_metric: str = "test/nll"
     retune: Retune | None = None
+    despite: tuple[str, ...] = ()
     question: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
@@ -242,6 +249,8 @@ class Sweep:
             raise ValueError(f"Sweep name = {self.name!r}: use lower-case letters, digits and underscores")
         if self.seeds < 1:
             raise ValueError(f"Sweep {self.name}: seeds = {self.seeds}: it should be at least 1")
+        for kind in set(self.despite) - set(OVERLOOKED):
+            raise ValueError(f"Sweep {self.name}: despite {kind!r}: it should be one of {', '.join(OVERLOOKED)}")
         for design in filter(None, (self.design, self.demo)):
             cells = design.cells()
             for cell in _with_every_level(cells):

@@ -1,5 +1,6 @@
 """Test responses to read: a few contexts, what the human said, and what each cell said."""
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -7,11 +8,16 @@ from typing import Any
 import numpy as np
 
 from sweeps.engine.findings import CellSummary, is_number, read_predictions
+from sweeps.engine.tables import Entry, Row, Table
 
 _COLUMNS = (
     *("dialogue", "turn", "persona", "context", "reference"),
     *("prediction", "raw_prediction", "cut_by", "prompt", "nll"),
 )
+MOST_CELLS = 12
+"""Cells that speak, the first of the table; more would make no page to read."""
+_TAIL = 90
+"""Characters of a context that a table shows: its end, which is what is answered."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,7 @@ class Example:
     replies: tuple[Reply, ...]
 
 
-def sample(summaries: Sequence[CellSummary], num_examples: int = 12, seed: int = 0) -> list[Example]:
+def sample(summaries: Sequence[CellSummary], num_examples: int = 24, seed: int = 0) -> list[Example]:
     """Test responses that every cell answered, drawn at random, in the order of the test split.
 
     Each cell speaks with its first finished seed; cells without predictions at hand are left out.
@@ -58,7 +64,7 @@ def sample(summaries: Sequence[CellSummary], num_examples: int = 12, seed: int =
         seed: of the draw.
     """
     answers: dict[int, dict[tuple[str, int], dict[str, Any]]] = {}
-    for index, summary in enumerate(summaries):
+    for index, summary in list(enumerate(summaries))[:MOST_CELLS]:
         finished = summary.finished
         rows = read_predictions(finished[0][1], _COLUMNS) if finished and summary.same_as is None else None
         if rows:
@@ -69,6 +75,24 @@ def sample(summaries: Sequence[CellSummary], num_examples: int = 12, seed: int =
     shared = [place for place in first if all(place in other for other in others)]
     drawn = np.random.default_rng(seed).choice(len(shared), size=min(num_examples, len(shared)), replace=False)
     return [_example(shared[number], answers, summaries) for number in sorted(drawn)]
+
+
+def side_by_side(summaries: Sequence[CellSummary], num_examples: int = 8) -> Table:
+    """Figure 4: what each cell said to the same contexts, a row a test response.
+
+    Args:
+        summaries: the cells; a column each.
+        num_examples: at most.
+    """
+    found = sample(summaries, num_examples)
+    titles = ("human", *(reply.label for reply in found[0].replies)) if found else ("human",)
+    rows = []
+    for one in found:
+        said = [f"{reply.text}{f' [prompt {reply.prompt}]' if reply.prompt else ''}" for reply in one.replies]
+        last = one.history if len(one.history) <= _TAIL else f"... {one.history[-_TAIL:].partition(' ')[2]}"
+        label = f"{last} ({one.dialogue}, reply {one.turn})"
+        rows.append(Row(label, tuple(Entry(textwrap.shorten(text, 60)) for text in (one.reference, *said))))
+    return Table("asked", titles, tuple(rows))
 
 
 def _example(

@@ -3,13 +3,15 @@
 import itertools
 import json
 import math
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sweeps.engine.findings import CellSummary, Comparison, is_number, read_predictions
+import numpy as np
+from numpy.typing import NDArray
+
+from sweeps.engine.findings import CellSummary, Comparison, is_number, read_columns
 from sweeps.engine.results import HISTORY
 from sweeps.engine.stats import Interval
 from sweeps.engine.tables import decimals_of, number
@@ -71,7 +73,13 @@ class Line:
 
 @dataclass(frozen=True)
 class Curves:
-    """Dev NLL by step, a line a trial. `cut_at` is the NLL above which lines leave the plot, if any does."""
+    """Dev NLL by step or by time, a line a trial. `cut_at` is the NLL above which lines leave the plot, if any does.
+
+    `about` is the title of the horizontal axis, and `name` tells the figure from the others of its page.
+    """
+
+    name: str
+    about: str
 
     height: float
     left: float
@@ -171,8 +179,8 @@ def _dot_plot(
     )
 
 
-def learning_curves(summaries: Sequence[CellSummary]) -> Curves | None:
-    """Dev NLL by step of every trial that has a history, finished or not.
+def learning_curves(summaries: Sequence[CellSummary], *, by: str = "step") -> Curves | None:
+    """Dev NLL by step (or by seconds since its start) of every trial that has a history, finished or not.
 
     Untrained prompts start far above where they end. The axis reaches up to what was measured after the start, so that
     the ends can be told apart; lines come in from above it.
@@ -182,16 +190,17 @@ def learning_curves(summaries: Sequence[CellSummary]) -> Curves | None:
         if summary.same_as is not None:
             continue
         for trial, result in zip(summary.trials, summary.results, strict=True):
-            points = [] if result is None else read_dev_nll(result.folder)
+            points = [] if result is None else read_dev_nll(result.folder, by=by)
             if len(points) > 1:
                 series[index, trial.label] = points
     if not series:
         return None
     later = [nll for points in series.values() for _, nll in points[1:]]
-    low, top = _padded(min(later), max(later))
+    lowest = min(nll for points in series.values() for _, nll in points)
+    low, top = _padded(lowest, max(later))
     highest = max(nll for points in series.values() for _, nll in points)
     is_cut = highest - low > 1.5 * (top - low)
-    high = top if is_cut else _padded(min(later), highest)[1]
+    high = top if is_cut else _padded(lowest, highest)[1]
     last_step = max(step for points in series.values() for step, _ in points)
     left, right, above, below = 52, WIDTH - _RIGHT, _TOP, 300
     x, y = _Scale(0, last_step, left, right), _Scale(low, high, below, above)
@@ -202,33 +211,37 @@ def learning_curves(summaries: Sequence[CellSummary]) -> Curves | None:
         path = "M" + " L".join(f"{x(step):.1f} {y(nll):.1f}" for step, nll in points)
         lines.append(Line(label, index, of_cell[index], path, (x(best_step), y(best_nll))))
     return Curves(
+        name=by,
+        about="optimisation step" if by == "step" else "seconds since the start of the trial",
         height=below + _AXIS,
         left=left,
         right=right,
         top=above,
         bottom=below,
-        x_ticks=tuple(Tick(x(value), text) for value, text in nice_ticks(0, last_step) if value == int(value)),
+        x_ticks=tuple(
+            Tick(x(value), text) for value, text in nice_ticks(0, last_step) if by != "step" or value == int(value)
+        ),
         y_ticks=tuple(Tick(y(value), text) for value, text in nice_ticks(low, high)),
         lines=tuple(lines),
         cut_at=high if is_cut else None,
     )
 
 
-def read_dev_nll(folder: Path) -> list[tuple[float, float]]:
-    """Step and dev NLL of each evaluation of a trial, in order; a step that was run again counts once.
+def read_dev_nll(folder: Path, *, by: str = "step") -> list[tuple[float, float]]:
+    """Step (or seconds since the start) and dev NLL of each evaluation of a trial, in order.
 
-    A line that a killed writer left half written ends the reading.
+    A step that was run again counts once. A line that a killed writer left half written ends the reading.
     """
     path = folder / HISTORY
-    by_step: dict[float, float] = {}
+    by_step: dict[float, tuple[float, float]] = {}
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         try:
             row: dict[str, Any] = json.loads(line)
         except json.JSONDecodeError:
             break
         if is_number(row.get("dev/nll")):
-            by_step[row["step"]] = row["dev/nll"]
-    return sorted(by_step.items())
+            by_step[row["step"]] = (row[by], row["dev/nll"])
+    return [by_step[step] for step in sorted(by_step)]
 
 
 def usages(summaries: Sequence[CellSummary]) -> list[Usage]:
@@ -241,23 +254,24 @@ def usages(summaries: Sequence[CellSummary]) -> list[Usage]:
     for summary in summaries:
         for position, (trial, result) in enumerate(summary.finished if summary.same_as is None else []):
             num_prompts = trial.config.num_choices
-            rows = read_predictions(result, ["turn", "prompt"]) if num_prompts > 1 else None
-            if rows:
-                chosen = [(min(int(row["turn"]), _MOST_TURNS - 1), int(row["prompt"])) for row in rows]
-                found.append(_usage(trial.label, chosen, num_prompts, is_first=position == 0))
+            columns = read_columns(result, ["turn", "prompt"]) if num_prompts > 1 else None
+            if columns is not None and len(columns["turn"]):
+                found.append(_usage(trial.label, columns, num_prompts, is_first=position == 0))
     return found
 
 
-def _usage(label: str, chosen: Sequence[tuple[int, int]], num_prompts: int, *, is_first: bool) -> Usage:
-    of_turn = Counter(turn for turn, _ in chosen)
-    of_both = Counter(chosen)
-    turns = sorted(of_turn)
+def _usage(label: str, columns: Mapping[str, NDArray[Any]], num_prompts: int, *, is_first: bool) -> Usage:
+    turn_of = np.minimum(columns["turn"].astype(int), _MOST_TURNS - 1)
+    of_both = np.zeros((num_prompts, _MOST_TURNS))
+    np.add.at(of_both, (columns["prompt"].astype(int), turn_of), 1)
+    of_turn = of_both.sum(0)
+    turns = np.flatnonzero(of_turn).tolist()
     return Usage(
         label=label,
         is_first=is_first,
         turns=tuple(f"{turn + 1}+" if turn == _MOST_TURNS - 1 else str(turn + 1) for turn in turns),
-        counts=tuple(of_turn[turn] for turn in turns),
-        shares=tuple(tuple(of_both[turn, prompt] / of_turn[turn] for turn in turns) for prompt in range(num_prompts)),
+        counts=tuple(int(of_turn[turn]) for turn in turns),
+        shares=tuple(tuple(float(of_both[k, turn] / of_turn[turn]) for turn in turns) for k in range(num_prompts)),
     )
 
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeGuard
 
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
-from sweeps.engine import stats
-from sweeps.engine.design import Cell, label
+from sweeps.engine import example_noise, stats
+from sweeps.engine.design import Cell, is_lower_better, label
 from sweeps.engine.plan import Plan, Trial
 from sweeps.engine.results import PREDICTIONS, TrialResult
 from sweeps.engine.stats import Interval
@@ -105,8 +106,11 @@ class Comparison:
         delta: cell minus baseline, with its interval where there is one.
         by_seed: the differences that `delta` is the mean of.
         p: exact two-sided sign-flip p over seeds; `p_holm` is Holm's adjustment across the cells of the sweep.
-        covers: what the interval and p speak of: `seeds`, or (one seed, test NLL) the `examples` of the test split.
+        covers: what the interval and p speak of: `seeds`, or (one seed) the `examples` of the test split.
+        probability_of_improvement: share of all pairs of runs in which the cell is better; for DIST, nearer to the
+            human replies.
         num_dialogues: how many were resampled, where `examples` are covered.
+        caveats: what would have been refused, had the sweep not been told to compare despite it.
     """
 
     summary: CellSummary
@@ -116,7 +120,9 @@ class Comparison:
     p: float
     p_holm: float
     covers: Literal["seeds", "examples"]
+    probability_of_improvement: float
     num_dialogues: int = 0
+    caveats: tuple[str, ...] = ()
 
 
 def summarise(plan: Plan, results: Mapping[str, TrialResult]) -> list[CellSummary]:
@@ -148,32 +154,118 @@ def describe_problem(result: TrialResult | None) -> str | None:
     return f"{result.state}: {reason}" if reason else result.state
 
 
-def compare(summaries: Sequence[CellSummary], metric: str) -> list[Comparison]:
+def refusals(summary: CellSummary, baseline: CellSummary, metric: str) -> dict[str, str]:
+    """Why a cell is not comparable with the baseline, by kind, each in a phrase; empty where it is.
+
+    `failed seeds` and `budget` are kinds that a sweep can be told to overlook (`Sweep.despite`). A budget is the
+    contexts that a trial may be trained on; what is not trained has none.
+    """
+    found: dict[str, str] = {}
+    if _keys(summary) == _keys(baseline):
+        found["same"] = "the same trials as the baseline"
+    broken = [one for one in (summary, baseline) if not one.is_whole]
+    if broken:
+        found["failed seeds"] = "; ".join(f"{one.label}: {', '.join(one.problems)}" for one in broken)
+    if not (_common(summary, baseline, metric) and all(is_number(one) for one in _values(summary, baseline, metric))):
+        found["no value"] = "no value to compare"
+    if "dist_" in metric and _num_responses(summary) != _num_responses(baseline):
+        found["replies"] = "scored on another number of replies"
+    if {"in_context"}.isdisjoint({summary.trials[0].config.method, baseline.trials[0].config.method}):
+        budgets = [_budget(one) for one in (summary, baseline)]
+        if budgets[0] != budgets[1]:
+            found["budget"] = f"another budget: {budgets[0]} against {budgets[1]}"
+    return found
+
+
+def compare(summaries: Sequence[CellSummary], metric: str, *, despite: Sequence[str] = ()) -> list[Comparison]:
     """Every cell that can be compared with the baseline in a metric, in the order of the table.
 
-    Left out: cells that are not whole, lack the metric or have a value that is not finite; cells that are the
-    baseline's very trials; and for DIST, which falls with n, cells scored on another number of responses.
+    Args:
+        summaries: all cells of a sweep.
+        metric: what is compared.
+        despite: kinds of `refusals` to overlook; they become caveats. Of failed seeds, those that both have are paired.
     """
     baseline = next(summary for summary in summaries if summary.is_baseline)
-    candidates = [
-        summary
-        for summary in summaries
-        if not summary.is_baseline
-        and _keys(summary) != _keys(baseline)
-        and all(is_number(one.mean(metric)) for one in (summary, baseline))
-        and ("dist_" not in metric or _num_responses(summary) == _num_responses(baseline))
+    candidates = []
+    for summary in summaries:
+        why_not = {} if summary.is_baseline else refusals(summary, baseline, metric)
+        if not summary.is_baseline and why_not.keys() <= set(despite):
+            candidates.append((summary, tuple(why_not.values())))
+    seeds_of = [_common(summary, baseline, metric) for summary, _ in candidates]
+    pairs = [
+        (_of(summary, metric, seeds), _of(baseline, metric, seeds))
+        for (summary, _), seeds in zip(candidates, seeds_of, strict=True)
     ]
-    of_baseline = baseline.by_seed(metric)
-    paired = [stats.paired_delta(list(one.by_seed(metric).values()), list(of_baseline.values())) for one in candidates]
-    adjusted = stats.holm([delta.p for delta in paired])
+    deltas = [stats.paired_delta(*pair) for pair in pairs]
+    adjusted = stats.holm([delta.p for delta in deltas])
     comparisons = []
-    for summary, delta, p_holm in zip(candidates, paired, adjusted, strict=True):
-        by_seed = {seed: value - of_baseline[seed] for seed, value in summary.by_seed(metric).items()}
-        comparisons.append(Comparison(summary, metric, Interval(*delta[:3]), by_seed, delta.p, p_holm, "seeds"))
-    if comparisons and len(of_baseline) == 1 and metric == "test/nll":
-        responses = _responses(baseline.finished[0][1])
-        return [_over_examples(comparison, responses) for comparison in comparisons]
+    for (summary, caveats), seeds, (of_cell, of_baseline), delta, p_holm in zip(
+        candidates, seeds_of, pairs, deltas, adjusted, strict=True
+    ):
+        better = stats.probability_of_improvement(
+            _goodness(summary, metric, of_cell), _goodness(summary, metric, of_baseline)
+        )
+        comparisons.append(
+            Comparison(
+                summary,
+                metric,
+                Interval(*delta[:3]),
+                dict(zip(seeds, (a - b for a, b in zip(of_cell, of_baseline, strict=True)), strict=True)),
+                delta.p,
+                p_holm,
+                "seeds",
+                better,
+                caveats=caveats,
+            )
+        )
+    if comparisons and len(baseline.trials) == 1:
+        return _over_examples(comparisons, baseline)
     return comparisons
+
+
+def _common(summary: CellSummary, baseline: CellSummary, metric: str) -> list[int]:
+    """Seeds that both finished."""
+    of_baseline = baseline.by_seed(metric)
+    return [seed for seed in summary.by_seed(metric) if seed in of_baseline]
+
+
+def _of(summary: CellSummary, metric: str, seeds: Sequence[int]) -> list[float]:
+    values = summary.by_seed(metric)
+    return [values[seed] for seed in seeds]
+
+
+def _values(summary: CellSummary, baseline: CellSummary, metric: str) -> list[float]:
+    seeds = _common(summary, baseline, metric)
+    return [*_of(summary, metric, seeds), *_of(baseline, metric, seeds)]
+
+
+def _goodness(summary: CellSummary, metric: str, values: Sequence[float]) -> list[float]:
+    """Values as numbers of which the higher is the better."""
+    human = summary.mean(metric.replace("test/", "human/"))
+    return [-badness(value, metric, human) for value in values]
+
+
+def badness(value: float, metric: str, human: float | None) -> float:
+    """A value as a number of which the lower is the better; of DIST, its distance from the human replies'."""
+    if "dist_" in metric and human is not None:
+        return abs(value - human)
+    return value if is_lower_better(metric) else -value
+
+
+def _budget(summary: CellSummary) -> str:
+    optim = summary.trials[0].config.optim
+    contexts = "all contexts" if optim.max_steps is None else f"{optim.max_steps * optim.batch_size} contexts"
+    return f"{contexts} in at most {optim.epochs} epoch{'s' * (optim.epochs > 1)}"
+
+
+def read_columns(result: TrialResult, columns: Sequence[str]) -> dict[str, NDArray[Any]] | None:
+    """Columns of numbers of a trial's predictions, as arrays; None where the file is not at hand."""
+    path = result.folder / PREDICTIONS
+    if not path.exists():
+        return None
+    with pq.ParquetFile(path) as file:
+        table = file.read(columns=list(columns))
+    return {name: table[name].to_numpy() for name in columns}
 
 
 def read_predictions(result: TrialResult, columns: Sequence[str]) -> list[dict[str, Any]] | None:
@@ -191,32 +283,33 @@ def is_number(value: float | None) -> TypeGuard[float]:
     return value is not None and math.isfinite(value)
 
 
-def _over_examples(comparison: Comparison, of_baseline: Mapping[tuple[str, int, int], float]) -> Comparison:
-    """The same with the interval of the dialogue bootstrap, if both cells' test responses are at hand and the same."""
-    of_cell = _responses(comparison.summary.finished[0][1])
-    if not of_cell or of_cell.keys() != of_baseline.keys():
-        return comparison
-    dialogues = [dialogue for dialogue, _, _ in of_cell]
-    interval = stats.dialogue_bootstrap(
-        list(of_cell.values()),
-        dialogues,
-        [of_baseline[response] for response in of_cell],
-        weights=[num_tokens for _, _, num_tokens in of_cell],
-    )
-    return replace(
-        comparison,
-        delta=Interval(comparison.delta.mean, interval.low, interval.high),
-        p=math.nan,
-        p_holm=math.nan,
-        covers="examples",
-        num_dialogues=len(set(dialogues)),
-    )
-
-
-def _responses(result: TrialResult) -> dict[tuple[str, int, int], float]:
-    """NLL of each test response, by dialogue, turn and number of tokens; empty without predictions."""
-    rows = read_predictions(result, ["dialogue", "turn", "num_tokens", "nll"]) or []
-    return {(row["dialogue"], row["turn"], row["num_tokens"]): row["nll"] for row in rows}
+def _over_examples(comparisons: Sequence[Comparison], baseline: CellSummary) -> list[Comparison]:
+    """The same with intervals over test dialogues, where both cells' responses are at hand and the same."""
+    metric = comparisons[0].metric
+    num_replies = sum((summary.mean("test/num_responses") or 0) for summary in (one.summary for one in comparisons))
+    of_baseline = None
+    if metric == "test/nll" or num_replies <= example_noise.MOST_REPLIES:
+        of_baseline = example_noise.read(baseline.finished[0][1], metric)
+    if of_baseline is None:
+        return list(comparisons)
+    noises = []
+    for comparison in comparisons:
+        of_cell = example_noise.read(comparison.summary.finished[0][1], metric)
+        noises.append(None if of_cell is None else example_noise.compare(of_cell, of_baseline, metric))
+    adjusted = stats.holm([math.nan if noise is None else noise.p for noise in noises])
+    return [
+        comparison
+        if noise is None
+        else replace(
+            comparison,
+            delta=Interval(comparison.delta.mean, noise.interval.low, noise.interval.high),
+            p=noise.p,
+            p_holm=p_holm,
+            covers="examples",
+            num_dialogues=noise.num_dialogues,
+        )
+        for comparison, noise, p_holm in zip(comparisons, noises, adjusted, strict=True)
+    ]
 
 
 def _keys(summary: CellSummary) -> tuple[str, ...]:

@@ -40,18 +40,50 @@ for (const figure of document.querySelectorAll("figure.curves")) {
   }
 }
 
-// One example at a time; without this script, and on paper, they follow one another.
+// Examples: one at a time, by turn and prompt, with the replies of all cells or of two side by side. Without this
+// script, and on paper, they follow one another.
 for (const box of document.querySelectorAll(".examples")) {
   const articles = [...box.querySelectorAll("article")];
-  let current = 0;
+  const replies = [...box.querySelectorAll("[data-cell]")];
+  const distinct = (values) => [...new Set(values)].filter((value) => value !== "");
+  const byNumber = (a, b) => a - b;
   const bar = document.createElement("nav");
   const place = document.createElement("span");
   place.setAttribute("aria-live", "polite");
-  const show = (index) => {
-    current = (index + articles.length) % articles.length;
-    articles.forEach((article, i) => article.classList.toggle("aside", i !== current));
-    place.textContent = `${current + 1} of ${articles.length}`;
+  let current = 0;
+
+  const choice = (name, any, values) => {
+    const label = document.createElement("label");
+    const select = document.createElement("select");
+    select.name = name;
+    select.append(new Option(any, ""), ...values.map((value) => new Option(value, value)));
+    select.addEventListener("change", () => show(0));
+    label.append(`${name} `, select);
+    if (values.length > 1) bar.append(label);
+    return select;
   };
+  const cells = distinct(replies.map((reply) => reply.dataset.cell));
+  const turn = choice("turn", "any", distinct(articles.map((article) => article.dataset.turn)).sort(byNumber));
+  const prompt = choice("prompt", "any", distinct(replies.map((reply) => reply.dataset.prompt)).sort(byNumber));
+  const cell = choice("cell", "all", cells);
+  const beside = choice("beside", "none", cells);
+
+  const isShown = (reply) => !cell.value || [cell.value, beside.value].includes(reply.dataset.cell);
+  const matches = (article) =>
+    (!turn.value || article.dataset.turn === turn.value) &&
+    (!prompt.value ||
+      [...article.querySelectorAll("[data-cell]")].some(
+        (reply) => isShown(reply) && reply.dataset.prompt === prompt.value,
+      ));
+  function show(index) {
+    const found = articles.filter(matches);
+    current = found.length ? (index + found.length) % found.length : 0;
+    for (const article of articles) article.classList.toggle("aside", article !== found[current]);
+    for (const reply of replies) reply.classList.toggle("aside", !isShown(reply));
+    box.classList.toggle("paired", Boolean(cell.value && beside.value));
+    beside.disabled = !cell.value;
+    place.textContent = found.length ? `${current + 1} of ${found.length}` : "none is like this";
+  }
   const step = (text, by) => {
     const button = document.createElement("button");
     button.type = "button";

@@ -1,4 +1,4 @@
-"""The answer of a sweep as files: a page for people, Markdown for a commit or a run, JSON for programs.
+"""The answer of a sweep as files: a page for people, Markdown for a commit or a run, LaTeX for a paper, JSON and CSV.
 
 `report.html` is one file that asks nothing of the network; its content security policy holds it to that, and runs no
 script but its own. The figures are inline SVG, for which no plotting library has to travel in every report.
@@ -19,11 +19,21 @@ script but its own. The figures are inline SVG, for which no plotting library ha
   `levels` (config path to values), `ended`, and by cell `chosen` (levels), `at_edge` (paths) and `tried` (`levels`,
   `key`, `state`, `dev_nll`, `error`).
 - `deltas`: cell minus baseline: `cell`, `metric`, `mean`, `low`, `high`, `by_seed`, `covers` (`seeds`: paired t
-  interval, exact sign-flip `p`, `p_holm` across the cells; `examples`: the dialogue bootstrap of one seed, no p).
+  interval, exact sign-flip `p`, `p_holm` across the cells; `examples`: one seed resampled over test dialogues, with a p
+  of the swap test for DIST alone), `probability_of_improvement`, and `caveats`: what was overlooked to compare them.
+- `published`: tables of the paper that the sweep has cells of: `table`, `conditions` (in what ours differ from the
+  paper's; empty where values compare), `rows`: `row`, `cell` (a label, or null) and by metric `paper`, `ours`,
+  `paper_effect` and `effect` (change from the reference row in percent; `mean`, `low`, `high`).
+- `checklist`: answers by item.
+
+`trials.csv` has a row a trial: `key`, `cell`, `seed`, `state`, then every metric by name. `table.tex` is the main table
+and those of the paper; it needs booktabs.
 """
 
 import base64
+import csv
 import hashlib
+import io
 import json
 import math
 import os
@@ -36,13 +46,16 @@ import jinja2
 from markupsafe import Markup
 
 from spt_core.config import flatten
-from sweeps.engine import examples, figures, tables
+from sweeps.engine import checklist, examples, figures, tables
+from sweeps.engine.compute import at_equal_compute
 from sweeps.engine.design import label
 from sweeps.engine.effects import effects_table, factorial_effects
 from sweeps.engine.findings import CellSummary, Comparison, compare, describe_problem, summarise
 from sweeps.engine.improvement_table import HEADING as GAINS_HEADING
 from sweeps.engine.improvement_table import improvement_table
+from sweeps.engine.latex import latex
 from sweeps.engine.plan import Plan, Trial
+from sweeps.engine.published import beside, tables_of
 from sweeps.engine.results import TrialResult
 from sweeps.engine.retuned import HEADING as RETUNED_HEADING
 from sweeps.engine.retuned import retuned_document, retuned_table
@@ -56,7 +69,7 @@ if TYPE_CHECKING:
 __all__ = ["terminal_table", "verdict", "write"]
 
 SCHEMA, SCHEMA_VERSION = "spt-sweeps/results", 1
-HTML, MARKDOWN, RESULTS = "report.html", "report.md", "results.json"
+HTML, MARKDOWN, RESULTS, LATEX, CSV = "report.html", "report.md", "results.json", "table.tex", "trials.csv"
 
 _HERE = Path(__file__).parent
 
@@ -69,7 +82,7 @@ def write(
     facts: Mapping[str, str],
     explored: "Explored | None" = None,
 ) -> Path:
-    """Write `report.html`, `report.md` and `results.json` into a folder.
+    """Write `report.html`, `report.md`, `table.tex`, `results.json` and `trials.csv` into a folder.
 
     Args:
         plan: what was to run.
@@ -84,7 +97,14 @@ def write(
     """
     folder.mkdir(parents=True, exist_ok=True)
     report = _Report(plan, results, folder, facts, explored)
-    for name, text in ((RESULTS, report.json()), (MARKDOWN, report.markdown()), (HTML, report.html())):
+    texts = {
+        RESULTS: report.json(),
+        CSV: report.csv(),
+        LATEX: report.latex(),
+        MARKDOWN: report.markdown(),
+        HTML: report.html(),
+    }
+    for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
     return folder / HTML
 
@@ -105,7 +125,7 @@ class _Report:
         self.summaries = summarise(plan, results)
         self.effects = factorial_effects(self.summaries, plan.sweep.primary_metric)
         metrics = dict.fromkeys([plan.sweep.primary_metric, *MAIN_METRICS])
-        compared = {metric: compare(self.summaries, metric) for metric in metrics}
+        compared = {metric: compare(self.summaries, metric, despite=plan.sweep.despite) for metric in metrics}
         self.comparisons = {metric: found for metric, found in compared.items() if found}
         self.verdict = judge(plan, self.summaries, compared[plan.sweep.primary_metric])
         self.main_table = tables.main_table(plan, self.summaries)
@@ -115,6 +135,10 @@ class _Report:
             self.further_tables[GAINS_HEADING] = gains
         if plan.tuning is not None:
             self.further_tables[RETUNED_HEADING] = retuned_table(plan, results)
+        self.beside = [beside(one, [(plan, self.summaries)]) for one in tables_of(plan)]
+        self.checklist = checklist.fill(plan, self.summaries, results, self.facts)
+        self.commands = checklist.commands(plan, results, self.facts)
+        self.at_equal_compute = at_equal_compute(self.summaries)
         first, _, rest = plan.sweep.question.strip().partition("\n")
         self.question = first or plan.sweep.name
         self.prediction = " ".join(rest.split())
@@ -151,8 +175,30 @@ class _Report:
             ],
             "retuned": retuned_document(plan, self.results),
             "deltas": [_delta(one) for found in self.comparisons.values() for one in found],
+            "published": [one.document() for one in self.beside],
+            "checklist": self.checklist,
         }
         return _json(document)
+
+    def csv(self) -> str:
+        trials = [self._trial(trial) for trial in self.plan.trials]
+        names = list(dict.fromkeys(name for trial in trials for name in trial["metrics"]))
+        columns = ("key", "cell", "seed", "state")
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow([*columns, *names])
+        for trial in trials:
+            values = [trial["metrics"].get(name, "") for name in names]
+            writer.writerow([*(trial[column] for column in columns), *values])
+        return text.getvalue()
+
+    def latex(self) -> str:
+        name = self.plan.sweep.name
+        parts = [latex(self.main_table, caption=f"{self.question} {self.verdict}", label=f"tab:{name}")]
+        for one in self.beside:
+            of = f"{one.published.caption}: ours and the published"
+            parts.append(latex(one.values(), caption=of, label=f"tab:{name}:{one.published.name}"))
+        return "\n".join(parts)
 
     def markdown(self) -> str:
         primary = self.plan.sweep.primary_metric
@@ -165,6 +211,15 @@ class _Report:
             tables.markdown(tables.seeds_table(self.summaries, self.comparisons.get(primary, []), primary)),
             f"## Main effects and interactions: {tables.escape(NAMES.get(primary, primary))}" if self.effects else "",
             tables.markdown(effects_table(self.effects, primary)) if self.effects else "",
+            *(
+                f"## {heading}\n\n{tables.markdown(of)}"
+                for one in self.beside
+                for heading, of in (
+                    (f"{one.published.caption}, ours and the published", one.values()),
+                    (f"{one.published.caption}, effects in percent of the reference", one.effects()),
+                )
+            ),
+            f"## At equal compute\n\n{tables.markdown(self.at_equal_compute)}" if self.at_equal_compute else "",
             *(f"## {heading}\n\n{tables.markdown(of)}" for heading, of in self.further_tables.items()),
             f"## The search\n\n{tables.escape(self.explored.summary)}" if self.explored else "",
             *(
@@ -173,6 +228,10 @@ class _Report:
             ),
             "## Trials that did not finish" if self.unfinished else "",
             "\n".join(f"- {tables.escape(f'{trial.label}: {why}')}" for trial, _, why in self.unfinished),
+            "## Checklist",
+            "\n".join(f"- {tables.escape(f'{item}: {answer}')}" for item, answer in self.checklist.items()),
+            "## Reproduce",
+            "\n".join(f"- {tables.escape(what)}: `{command}`" for what, command in self.commands),
             "## Provenance",
             "\n".join(f"- {tables.escape(f'{name}: {fact}')}" for name, fact in self.facts.items()),
         ]
@@ -208,6 +267,7 @@ class _Report:
             values=figures.values_plot(self.summaries, primary, name),
             differences=figures.differences_plot(self.summaries, of_primary, primary, f"difference in {name}"),
             curves=figures.learning_curves(self.summaries),
+            curves_by_seconds=figures.learning_curves(self.summaries, by="seconds"),
             usages=figures.usages(self.summaries),
             hues=figures.hues(self.summaries),
             examples=examples.sample(self.summaries),
@@ -263,7 +323,9 @@ def _delta(comparison: Comparison) -> dict[str, Any]:
         "by_seed": {str(seed): difference for seed, difference in comparison.by_seed.items()},
         "p": comparison.p,
         "p_holm": comparison.p_holm,
+        "probability_of_improvement": comparison.probability_of_improvement,
         "covers": comparison.covers,
+        "caveats": list(comparison.caveats),
     }
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from spt_core.recipes import RECIPES
 from sweeps.engine import plan as planning
 from sweeps.engine import runner
+from sweeps.engine import storage as storing
 from sweeps.engine.design import Sweep
 from sweeps.engine.exploration import Search
 from sweeps.engine.plan import Plan
@@ -33,6 +34,7 @@ class Request:
         resources: of each trial.
         output: folder.
         study: URL of an Optuna storage; None is a file in the output folder.
+        storage: what all nodes of a cluster share; None is the output folder.
     """
 
     sweep: Sweep
@@ -46,6 +48,7 @@ class Request:
     resources: Resources
     output: Path
     study: str | None = None
+    storage: str | None = None
 
 
 @dataclass(frozen=True)
@@ -77,12 +80,15 @@ def resolve(request: Request) -> Asked:
         settings = {"backbone.name": absolute(request.model), **settings}
     settings = {name: absolute(value) if name in _SOURCES else value for name, value in settings.items()}
     device_type, resources = runner.resolve_device(request.resources)
+    settings = runner.resolve_half_precision(settings, sweep, device_type)
     plan = planning.expand(sweep, scale=request.scale, device_type=device_type, settings=settings, seeds=request.seeds)
     for data in {trial.config.data for trial in plan.trials}:
         planning.check_splits(data)
     for trial in plan.trials:
         training.refuse_workers(trial.config, resources.workers)
-    return Asked(plan, resources, Places(request.output.resolve(), request.study))
+    # Trials in the Tune process write where the driver does.
+    shared = storing.place(request.storage) if request.storage and resources.workers else None
+    return Asked(plan, resources, Places(request.output.resolve(), request.study, shared))
 
 
 def _sweep(request: Request) -> Sweep:

@@ -4,18 +4,18 @@ import logging
 import os
 import shutil
 import socket
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
 from rich.console import Console
 
-from sweeps.engine import provenance
+from sweeps.engine import cluster, provenance, storage
 from sweeps.engine.budget import Budget
-from sweeps.engine.design import factors, label
+from sweeps.engine.design import Sweep, factors, label
 from sweeps.engine.ledger import Entry, Ledger, owner_here
 from sweeps.engine.plan import Plan, Trial
 from sweeps.engine.progress import View
@@ -47,12 +47,14 @@ class Resources:
         cpus_per_worker: None shares this machine's CPUs among the concurrent trials.
         gpus_per_worker: None is 1 where the machine or cluster has GPUs and 0 elsewhere.
         concurrency: trials at once; None is as many as fit.
+        spread: put a trial's workers on as many nodes as there are, and not on as few.
     """
 
     workers: int = 1
     cpus_per_worker: int | None = None
     gpus_per_worker: float | None = None
     concurrency: int | None = None
+    spread: bool = False
 
     def __post_init__(self) -> None:
         if self.workers < 0:
@@ -61,6 +63,11 @@ class Resources:
             raise ValueError(f"--cpus-per-worker {self.cpus_per_worker}: it should be at least 1")
         if self.gpus_per_worker is not None and self.gpus_per_worker < 0:
             raise ValueError(f"--gpus-per-worker {self.gpus_per_worker}: it should be 0 or more")
+        if self.gpus_per_worker and self.gpus_per_worker % 1 and (self.gpus_per_worker > 1 or self.workers > 1):
+            raise ValueError(
+                f"--gpus-per-worker {self.gpus_per_worker:g}: a fraction below 1 is for trials of one worker that "
+                "share a GPU; use whole GPUs, or --workers 1"
+            )
         if self.concurrency is not None and self.concurrency < 1:
             raise ValueError(f"--concurrency {self.concurrency}: it should be at least 1")
 
@@ -73,15 +80,18 @@ class Resources:
 
 @dataclass(frozen=True)
 class Places:
-    """Where a sweep's files are, all below one output folder but for a study that is elsewhere.
+    """Where a sweep's files are: below one output folder of the driver's, but for a study that is elsewhere.
 
     Attributes:
-        output: the folder.
+        output: that folder.
         study: URL of an Optuna storage; None is a file in the output folder.
+        storage: a folder or the URI of a bucket through which trials on other nodes hand over their files and
+            checkpoints; None where all nodes see the output folder.
     """
 
     output: Path
     study: str | None = None
+    storage: str | None = None
 
     @property
     def ledger(self) -> str:
@@ -104,9 +114,13 @@ class Places:
         return self.study or f"sqlite:///{self.output / 'optuna.db'}"
 
     @property
-    def checkpoints(self) -> Path:
+    def checkpoints(self) -> str:
         """Checkpoints of trials that are running or were interrupted."""
-        return self.output / "checkpoints"
+        return storage.join(self.storage, "checkpoints") if self.storage else str(self.output / "checkpoints")
+
+    def handed_over(self, key: str) -> str:
+        """Where a trial's worker on another node leaves its files; empty where it writes to the trial's folder."""
+        return storage.join(self.storage, "files", key) if self.storage else ""
 
     def trial(self, key: str) -> Path:
         """A trial's folder."""
@@ -123,7 +137,7 @@ def resolve_device(resources: Resources) -> tuple[str, Resources]:
     Raises:
         ValueError: GPUs are asked for where there is none.
     """
-    gpus = _cluster_gpus()
+    gpus = _available().gpus
     asked = resources.gpus_per_worker
     if asked and not gpus:
         raise ValueError(
@@ -134,13 +148,69 @@ def resolve_device(resources: Resources) -> tuple[str, Resources]:
     return ("cuda" if resolved else "cpu"), replace(resources, gpus_per_worker=resolved)
 
 
-def _cluster_gpus() -> float:
-    if os.environ.get("RAY_ADDRESS"):
-        with _ray(verbose=False) as cluster:
-            return cluster.get("GPU", 0.0)
+@contextmanager
+def connection(*, verbose: bool) -> Iterator[None]:
+    """The cluster at RAY_ADDRESS for the block, if there is one; a Ray of this machine starts when it has work."""
+    with ExitStack() as stack:
+        if os.environ.get("RAY_ADDRESS"):
+            stack.enter_context(ray_runtime(verbose=verbose))
+        yield
+
+
+def _available() -> cluster.Cluster:
+    ray = sys.modules.get("ray")  # its import is dear, and without it nothing is connected
+    return cluster.connected() if ray is not None and ray.is_initialized() else cluster.this_machine()
+
+
+def refuse_unshared(plan: Plan, places: Places, resources: Resources) -> None:
+    """Refuse what trials on other nodes could not see or could not write to.
+
+    Raises:
+        ValueError: the option, its value and what would do.
+    """
+    available = _available()
+    if not available.has_several_nodes:
+        return
+    if resources.workers == 0:
+        raise ValueError(
+            "--workers 0: trials in the Tune process are for one machine, and this cluster has several nodes, or can "
+            "get them: use --workers 1 or more"
+        )
+    if places.storage is None:
+        places.output.mkdir(parents=True, exist_ok=True)
+        cluster.refuse_unshared_output(available, "--output", places.output)
+    elif storage.is_remote(places.storage):
+        storage.probe(places.storage)
+    else:
+        Path(places.storage).mkdir(parents=True, exist_ok=True)
+        cluster.refuse_unshared_output(available, "--storage", Path(places.storage))
+    configs = [trial.config for trial in plan.distinct.values()]
+    inputs = {("--train", config.data.train) for config in configs} | {
+        ("--test", config.data.test) for config in configs
+    }
+    for option, name in sorted(inputs | {("--model", config.backbone.name) for config in configs}):
+        if Path(name).exists():  # else a name that those who read it know
+            cluster.refuse_unshared_input(available, option, Path(name))
+
+
+def resolve_half_precision(settings: Mapping[str, Any], sweep: Sweep, device_type: str) -> dict[str, Any]:
+    """The settings, with what `auto` means on the cluster's GPUs where the driver's machine has none to ask.
+
+    Raises:
+        ValueError: the sweep leaves it to `auto`, and Ray does not know what GPUs there are.
+    """
     import torch
 
-    return float(torch.cuda.device_count())
+    precision = settings.get("backbone.precision", sweep.base.backbone.precision)
+    if device_type != "cuda" or precision != "auto" or torch.cuda.is_available():
+        return dict(settings)
+    half = _available().half_precision
+    if half is None:
+        raise ValueError(
+            "backbone.precision = 'auto': this machine has no GPU to ask and Ray does not know the kind of the "
+            "cluster's; say it: --set backbone.precision=float16 (V100, T4), bfloat16 (A100 and later) or float32"
+        )
+    return {**settings, "backbone.precision": half}
 
 
 def recall(plan: Plan, places: Places) -> dict[str, TrialResult]:
@@ -169,7 +239,9 @@ def forget(plan: Plan, places: Places) -> None:
     for key in keys:
         if key not in left:
             shutil.rmtree(places.trial(key), ignore_errors=True)
-            shutil.rmtree(places.checkpoints / key, ignore_errors=True)
+            storage.remove(storage.join(places.checkpoints, key))
+            if handed_over := places.handed_over(key):
+                storage.remove(handed_over)
 
 
 @dataclass(frozen=True)
@@ -371,12 +443,14 @@ def _job(trial: Trial, plan: Plan, places: Places, resources: Resources, *, owne
         },
         code_diff=provenance.code_diff(),
         folder=str(places.trial(trial.key)),
-        storage=str(places.checkpoints),
+        storage=places.checkpoints,
+        handed_over=places.handed_over(trial.key),
         ledger=places.ledger,
         owner=owner,
         workers=resources.workers,
         cpus_per_worker=resources.cpus_per_worker,
         gpus_per_worker=resources.gpus_per_worker,
+        spread=resources.spread,
         verbose=verbose,
     )
 
@@ -384,16 +458,18 @@ def _job(trial: Trial, plan: Plan, places: Places, resources: Resources, *, owne
 def fit_resources(resources: Resources, *, num_trials: int) -> Resources:
     """Fill in what was left open: how many trials at once, and how many CPUs each of their workers gets.
 
-    Small CPU trials run side by side on a thread each, since two processes use two cores better than one does.
+    Small CPU trials run side by side on a thread each, since two processes use two cores better than one does. On a
+    cluster the nodes that its autoscaler may add count as well: what runs at once is what makes it add them.
     """
-    cores = os.cpu_count() or 1
-    workers = max(1, resources.workers)
-    by_cpu = cores // (workers * (resources.cpus_per_worker or 1))
-    by_gpu = _cluster_gpus() / (workers * resources.gpus_per_worker) if resources.gpus_per_worker else by_cpu
-    by_memory = psutil.virtual_memory().available / 2**30 / (_GIB_A_TRIAL * workers)
-    room = max(1, int(min(by_cpu, by_gpu, by_memory, num_trials)))
-    concurrency = resources.concurrency or room
-    cpus = resources.cpus_per_worker or max(1, cores // (concurrency * workers))
+    available = _available()
+    workers, gpus = max(1, resources.workers), resources.gpus_per_worker or 0.0
+    beside_a_gpu = available.share_of_cpus(gpus) if gpus else 1
+    size = {"cpus": resources.cpus_per_worker or beside_a_gpu, "gpus": gpus, "memory": _GIB_A_TRIAL}
+    concurrency = resources.concurrency or max(1, min(available.room(**size) // workers, num_trials))
+    cpus = resources.cpus_per_worker
+    if cpus is None:
+        most = max(nodes.cpus for nodes in available.nodes)
+        cpus = beside_a_gpu if gpus else max(1, int(min(most, available.cpus // (concurrency * workers))))
     return replace(resources, concurrency=concurrency, cpus_per_worker=cpus)
 
 
@@ -525,8 +601,8 @@ class _Rounds:
         if not ray.is_initialized():
             self._watcher.announce("starting Ray")
         self._places.output.mkdir(parents=True, exist_ok=True)
-        cluster = self._stack.enter_context(_ray(verbose=self._verbose))
-        _refuse_impossible(self._resources, cluster)
+        self._stack.enter_context(ray_runtime(verbose=self._verbose))
+        _refuse_impossible(self._resources, cluster.connected())
 
     def _job(self, trial: Trial) -> Job:
         return _job(trial, self._plan, self._places, self._resources, owner=self._owner, verbose=self._verbose)
@@ -562,20 +638,15 @@ class _Rounds:
         tuner.fit()
 
 
-def _refuse_impossible(resources: Resources, cluster: Mapping[str, float]) -> None:
+def _refuse_impossible(resources: Resources, available: cluster.Cluster) -> None:
     """Ray would wait for ever for resources that nobody has."""
-    workers = max(1, resources.workers)
-    supervisor = 0.0 if resources.workers == 0 else _SUPERVISOR_CPU
-    needed = {
-        "CPU": workers * (resources.cpus_per_worker or 1) + supervisor,
-        "GPU": workers * (resources.gpus_per_worker or 0.0),
-    }
-    for name, amount in needed.items():
-        if amount > cluster.get(name, 0.0):
-            raise ValueError(
-                f"one trial needs {amount:g} {name}s ({workers} workers and its supervisor) and there are "
-                f"{cluster.get(name, 0.0):g}: use fewer --workers, --cpus-per-worker or --gpus-per-worker"
-            )
+    workers, cpus, gpus = max(1, resources.workers), resources.cpus_per_worker or 1, resources.gpus_per_worker or 0.0
+    room = available.room(cpus=cpus, gpus=gpus)
+    if room < workers:
+        raise ValueError(
+            f"one trial needs {workers} worker{'s' if workers > 1 else ''} of {cpus} CPUs and {gpus:g} GPUs, and there "
+            f"is room for {room} of them ({available}): use fewer --workers, --cpus-per-worker or --gpus-per-worker"
+        )
 
 
 def _reach(address: str) -> None:
@@ -586,8 +657,11 @@ def _reach(address: str) -> None:
 
 
 @contextmanager
-def _ray(*, verbose: bool) -> Iterator[dict[str, float]]:
+def ray_runtime(*, verbose: bool) -> Iterator[None]:
     """A Ray runtime: the one already connected, the cluster at RAY_ADDRESS, or a local one for the block.
+
+    Args:
+        verbose: let Ray say what it does.
 
     Raises:
         ValueError: none can be had.
@@ -622,7 +696,7 @@ def _ray(*, verbose: bool) -> Iterator[dict[str, float]]:
     import ray
 
     if ray.is_initialized():
-        yield ray.cluster_resources()
+        yield
         return
     address = os.environ.get("RAY_ADDRESS")
     cores = os.cpu_count() or 1
@@ -653,6 +727,6 @@ def _ray(*, verbose: bool) -> Iterator[dict[str, float]]:
         logging.getLogger("ray").setLevel(logging.ERROR)
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a trial that fails is ours to show, in one line
     try:
-        yield ray.cluster_resources()
+        yield
     finally:
         ray.shutdown()

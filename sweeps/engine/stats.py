@@ -1,19 +1,23 @@
-"""Intervals and tests for cells that share their seeds, and for one seed's test responses."""
+"""Intervals and tests for cells that share their seeds; what one seed's test responses say is in `resampling`."""
 
 import functools
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
+from scipy.optimize import brentq
 
 CONFIDENCE = 0.95
 """Of every interval of a report."""
 
+LEVEL = 0.05
+"""At or under which an adjusted p decides."""
+POWER = 0.8
+"""Share of studies that should find what is there."""
+
 _MOST_PAIRS = 40
-_DRAWS_AT_ONCE = 2**22
 
 _Floats = NDArray[np.float64]
 
@@ -47,7 +51,7 @@ def t_interval(values: ArrayLike) -> Interval:
     Raises:
         ValueError: no values, or some that are not finite.
     """
-    sample = _finite(values, "values")
+    sample = finite(values, "values")
     mean = float(sample.mean())
     if len(sample) == 1:
         return Interval(mean, math.nan, math.nan)
@@ -78,7 +82,7 @@ def paired_delta(cell_values: ArrayLike, baseline_values: ArrayLike) -> PairedDe
     Raises:
         ValueError: different lengths, no values, or some that are not finite.
     """
-    cell, baseline = _finite(cell_values, "cell_values"), _finite(baseline_values, "baseline_values")
+    cell, baseline = finite(cell_values, "cell_values"), finite(baseline_values, "baseline_values")
     if len(cell) != len(baseline):
         raise ValueError(
             f"paired_delta: {len(cell)} cell values but {len(baseline)} of the baseline; give one of each a seed"
@@ -128,6 +132,7 @@ def holm(p_values: ArrayLike) -> list[float]:
     if np.any((given < 0) | (given > 1)):
         raise ValueError(f"p_values = {given.tolist()}: each should be between 0 and 1, or NaN")
     made = np.flatnonzero(~np.isnan(given))
+    # Of our own: statsmodels' multipletests collects garbage at every call, which takes longer than a report.
     ascending = made[np.argsort(given[made], kind="stable")]
     factors = np.arange(len(made), 0, -1)
     adjusted = np.full_like(given, math.nan)
@@ -135,64 +140,103 @@ def holm(p_values: ArrayLike) -> list[float]:
     return [float(p) for p in adjusted]
 
 
-def dialogue_bootstrap(
-    values: ArrayLike,
-    dialogues: Sequence[str],
-    baseline_values: ArrayLike,
-    *,
-    weights: ArrayLike | None = None,
-    resamples: int = 10_000,
-    seed: int = 0,
-) -> Interval:
-    """Difference of the mean of a per-response metric, with a 95% interval from resampling whole dialogues.
+def probability_of_improvement(cell_values: ArrayLike, baseline_values: ArrayLike) -> float:
+    """How probable it is that a run of the cell is better than a run of the baseline (Agarwal et al. 2021, section 4).
 
-    The paired cluster bootstrap: dialogues are drawn with replacement, each with all of its responses under both
-    cells, and the percentile interval is read off the resampled differences (Efron and Tibshirani 1993, chapters 8
-    and 13). Replies of one dialogue share a persona and a history, so drawing single replies would give an interval
-    that is too narrow. It covers the choice of test dialogues alone. It does not cover the seed of training, and it
-    is not for metrics of a whole set of replies (DIST falls with the duplicates that a resample makes).
+    The share of all pairs of runs, whatever their seeds, in which the cell's value is higher; ties count half. It is
+    an estimate from these runs and has no interval of its own.
 
     Args:
-        values: of the cell, one a response.
-        dialogues: which dialogue each response is from.
-        baseline_values: of the baseline, for the same responses in the same order.
-        weights: of each response in the mean, such as its number of tokens; equal when None.
-        resamples: how many times the dialogues are drawn.
-        seed: of the draws.
+        cell_values: one a seed; higher is better.
+        baseline_values: likewise.
+    """
+    cell, baseline = finite(cell_values, "cell_values"), finite(baseline_values, "baseline_values")
+    return float(np.mean((np.sign(cell[:, None] - baseline[None, :]) + 1) / 2))
+
+
+def equivalence_p(differences: ArrayLike, margin: float) -> float:
+    """p of two one-sided t tests that the mean difference lies within plus or minus a margin (Schuirmann 1987).
+
+    A small p says that there is no difference that matters. A large p of a test of difference does not say that.
+
+    Args:
+        differences: paired, one a seed.
+        margin: the largest difference that does not matter.
 
     Returns:
-        Cell minus baseline; with one dialogue there is no interval.
+        1 with one seed. With differences that are all equal, 0 or 1 by whether they are within the margin.
 
     Raises:
-        ValueError: lengths that differ, no values, values that are not finite, or weights that are not positive.
+        ValueError: a margin that is not positive.
     """
-    cell, baseline = _finite(values, "values"), _finite(baseline_values, "baseline_values")
-    weight = np.ones_like(cell) if weights is None else _finite(weights, "weights")
-    lengths = {"values": len(cell), "dialogues": len(dialogues), "baseline_values": len(baseline)}
-    if len({*lengths.values(), len(weight)}) > 1:
-        raise ValueError(f"dialogue_bootstrap: {lengths | {'weights': len(weight)}}: all should be of one length")
-    if np.any(weight <= 0):
-        raise ValueError(f"dialogue_bootstrap: the least of the weights is {weight.min()}; all should be positive")
-    names, of_response = np.unique(np.asarray(dialogues), return_inverse=True)
-    num_dialogues = len(names)
-    differences_G = np.bincount(of_response, weights=weight * (cell - baseline))
-    weights_G = np.bincount(of_response, weights=weight)
-    mean = float(differences_G.sum() / weights_G.sum())
-    if num_dialogues == 1:
-        return Interval(mean, math.nan, math.nan)
-    generator = np.random.default_rng(seed)
-    resampled = []
-    at_once = max(1, _DRAWS_AT_ONCE // num_dialogues)
-    for start in range(0, resamples, at_once):
-        size = (min(at_once, resamples - start), num_dialogues)
-        drawn = generator.integers(num_dialogues, size=size, dtype=np.int32)
-        resampled.append(differences_G[drawn].sum(1) / weights_G[drawn].sum(1))
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(np.concatenate(resampled), [tail, 1 - tail])
-    return Interval(mean, float(low), float(high))
+    if not margin > 0:
+        raise ValueError(f"margin = {margin}: it should be above 0, the largest difference that does not matter")
+    sample = finite(differences, "differences")
+    if len(sample) == 1:
+        return 1.0
+    mean, error = float(sample.mean()), float(sample.std(ddof=1) / math.sqrt(len(sample)))
+    if error == 0:
+        return float(abs(mean) >= margin)
+    return float(stats.t.sf((margin - abs(mean)) / error, df=len(sample) - 1))
 
 
-def _finite(values: ArrayLike, name: str) -> _Floats:
+class Power(NamedTuple):
+    """What a paired comparison could have found.
+
+    Attributes:
+        detectable: the smallest true difference that a paired t test at the 5% level finds in 80% of studies, at the
+            spread that was seen.
+        seeds_needed: how many seeds would find the difference that was seen in 80% of studies; None over 1,000.
+    """
+
+    detectable: float
+    seeds_needed: int | None
+
+
+def power(differences: ArrayLike) -> Power | None:
+    """What these seeds can find, at the spread of their differences (paired t, two-sided 5%, power 80%).
+
+    It is of the t test, which is near the sign-flip test wherever that can reach 5% at all. The number of seeds rests
+    on an observed difference, so it is a plan and no evidence.
+
+    Args:
+        differences: paired, one a seed.
+
+    Returns:
+        None with fewer than three seeds, whose spread says nothing, or where all differences are equal.
+    """
+    from statsmodels.stats.power import TTestPower
+
+    sample = finite(differences, "differences")
+    spread = float(sample.std(ddof=1)) if len(sample) > 2 else 0.0
+    if spread == 0:
+        return None
+    of_t = TTestPower()
+
+    def lack(effect: float) -> float:
+        return float(POWER - of_t.power(effect, nobs=len(sample), alpha=LEVEL))
+
+    # From ends that are near: the distribution is NaN far out, where statsmodels' own search starts at few seeds.
+    high = next(0.1 * 2**i for i in range(20) if lack(0.1 * 2**i) < 0)
+    effect = brentq(lack, high / 2 if high > 0.1 else 0.0, high)
+    seen = abs(float(sample.mean())) / spread
+    needed = next((n for n in _MANY_SEEDS if seen and of_t.power(seen, nobs=n, alpha=LEVEL) >= POWER), None)
+    return Power(float(effect) * spread, needed)
+
+
+_MANY_SEEDS = (*range(2, 101), *range(110, 1001, 10))
+
+
+def finite(values: ArrayLike, name: str) -> _Floats:
+    """Values as one row of finite numbers.
+
+    Args:
+        values: of some runs or responses.
+        name: for the error.
+
+    Raises:
+        ValueError: none, another shape, or a value that is not finite.
+    """
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or not len(array):
         raise ValueError(f"{name}: there should be one number or more in a row, not an array of shape {array.shape}")

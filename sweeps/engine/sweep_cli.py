@@ -118,11 +118,26 @@ def command_of(sweep: Sweep, question: str, *, program: str, file: str, argument
             float | None, typer.Option(help="GPUs of each worker, may be a fraction. Default: 1 where there are any.")
         ] = None,
         concurrency: Annotated[int | None, typer.Option(help="Trials at once. Default: as many as fit.")] = None,
+        spread: Annotated[
+            bool, typer.Option("--spread/--pack", help="A trial's workers on many nodes, or on as few as hold them.")
+        ] = False,
         output: Annotated[Path, typer.Option(help="Folder of ledger, trials, reports and the default MLflow.")] = Path(
             "runs"
         ),
+        storage: Annotated[
+            str | None,
+            typer.Option(
+                envvar="SPT_STORAGE",
+                help="On a cluster: what all nodes share, for checkpoints and trials' files: s3://BUCKET/FOLDER, or a "
+                "folder. Default: the output folder.",
+            ),
+        ] = None,
         tracking_uri: Annotated[
-            str | None, typer.Option(help="MLflow: http://host:port or sqlite:///file. Default: in the output folder.")
+            str | None,
+            typer.Option(
+                envvar="MLFLOW_TRACKING_URI",
+                help="MLflow: http://host:port or sqlite:///file. Default: in the output folder.",
+            ),
         ] = None,
         study: Annotated[
             str | None,
@@ -146,7 +161,9 @@ def command_of(sweep: Sweep, question: str, *, program: str, file: str, argument
         as_sweep: Annotated[str | None, typer.Option("--as-sweep", hidden=True)] = None,
         verbose: Annotated[bool, typer.Option("--verbose", help="Show what Ray, Tune and Train say.")] = False,
     ) -> None:
-        with refusing_bad_input(verbose=verbose):
+        from sweeps.engine.runner import connection
+
+        with refusing_bad_input(verbose=verbose), connection(verbose=verbose):
             from sweeps.engine.request import Request, parse_settings
             from sweeps.engine.runner import Resources
 
@@ -161,9 +178,10 @@ def command_of(sweep: Sweep, question: str, *, program: str, file: str, argument
                 seeds=seeds,
                 search={name: value for name, value in search.items() if value},
                 retunes=not no_retune and sweep.retune is not None,
-                resources=Resources(workers, cpus_per_worker, gpus_per_worker, concurrency),
+                resources=Resources(workers, cpus_per_worker, gpus_per_worker, concurrency, spread),
                 output=output,
                 study=study,
+                storage=storage,
             )
             if no_retune and sweep.retune is None:
                 raise ValueError(f"--no-retune: {sweep.name} has no nuisance factors; drop it")
@@ -249,6 +267,7 @@ def _run(
     from sweeps.engine import record, runner, tracking
 
     uri = manner.tracking_uri or places.tracking
+    runner.refuse_unshared(plan, places, resources)
     tracking.check(uri)
 
     started = time.time()

@@ -2,9 +2,9 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from sweeps.engine.findings import CellSummary, Comparison, is_number
+from sweeps.engine.findings import CellSummary, Comparison, is_number, refusals
 from sweeps.engine.plan import Plan
 from sweeps.engine.verdict import NAMES
 
@@ -164,6 +164,8 @@ def seeds_table(summaries: Sequence[CellSummary], comparisons: Sequence[Comparis
     seeds = [trial.seed for trial in summaries[0].trials]
     decimals = decimals_of(metric)
     by_cell = {id(comparison.summary): comparison for comparison in comparisons}
+    baseline = next(summary for summary in summaries if summary.is_baseline)
+    is_tested = len(seeds) > 1 or any(is_number(comparison.p) and comparison.p < 1 for comparison in comparisons)
     rows = []
     for summary in summaries:
         by_seed, interval = summary.by_seed(metric), summary.interval(metric)
@@ -172,9 +174,18 @@ def seeds_table(summaries: Sequence[CellSummary], comparisons: Sequence[Comparis
             mean = None if interval is None else interval.mean
             detail = interval_text(interval.low, interval.high, decimals) if interval is not None else ""
             entries.append(Entry(number(mean, decimals), detail, mean))
-        entries += _difference(by_cell.get(id(summary)), decimals, several=len(seeds) > 1)
-        rows.append(_row(summary, [], entries))
-    statistics = ("mean", "difference", "p", "Holm p") if len(seeds) > 1 else ("difference",)
+        comparison = by_cell.get(id(summary))
+        entries += _difference(comparison, decimals, several=len(seeds) > 1, is_tested=is_tested)
+        row = _row(summary, [], entries)
+        if comparison is not None:
+            notes = [f"compared all the same: {caveat}" for caveat in comparison.caveats if not summary.problems]
+        elif summary.is_baseline or not summary.is_whole or summary.same_as is not None:
+            notes = []
+        else:
+            notes = [f"not compared: {why}" for why in refusals(summary, baseline, metric).values()]
+        rows.append(replace(row, notes=(*row.notes, *notes)))
+    tests = ("p", "Holm p") if is_tested else ()
+    statistics = ("mean", "difference", *tests, "P(better)") if len(seeds) > 1 else ("difference", *tests)
     return Table("cell", (*(f"seed {seed}" for seed in seeds), *statistics), tuple(rows))
 
 
@@ -265,17 +276,26 @@ def _human_rows(summaries: Sequence[CellSummary], titles: Sequence[str]) -> list
     ]
 
 
-def _difference(comparison: Comparison | None, decimals: int, *, several: bool) -> list[Entry]:
+def _difference(comparison: Comparison | None, decimals: int, *, several: bool, is_tested: bool) -> list[Entry]:
     if comparison is None:
-        return [Entry(ABSENT)] * (3 if several else 1)
+        return [Entry(ABSENT)] * (1 + 2 * is_tested + several)
     delta = comparison.delta
-    difference = Entry(
-        number(delta.mean, decimals, sign=True), interval_text(delta.low, delta.high, decimals, sign=True), delta.mean
-    )
-    if not several:
-        return [difference]
-    return [difference, _p(comparison.p), _p(comparison.p_holm)]
+    entries = [
+        Entry(
+            number(delta.mean, decimals, sign=True),
+            interval_text(delta.low, delta.high, decimals, sign=True),
+            delta.mean,
+        )
+    ]
+    if is_tested:
+        entries += [_p(comparison.p), _p(comparison.p_holm)]
+    if several:
+        better = comparison.probability_of_improvement
+        entries.append(Entry(f"{better:.2f}", value=better))
+    return entries
 
 
 def _p(value: float) -> Entry:
+    if not is_number(value):
+        return Entry(ABSENT)
     return Entry(f"{value:.1e}" if value < 0.001 else f"{value:.3f}", value=value)

@@ -21,7 +21,7 @@ _LABEL_WIDTHS = 12, 30
 def terminal_table(plan: Plan, results: Mapping[str, TrialResult]) -> RenderableType:
     """The main table for a terminal, clear in plain text too; where it is too wide, in parts one below the other."""
     several = "; [95% t interval over seeds]" if len(plan.seeds) > 1 else ""
-    return _TerminalTable(
+    return TerminalTable(
         main_table(plan, summarise(plan, results)),
         title=f"{plan.sweep.name}, {plan.scale} scale",
         caption=f"NLL in nats a token{several}; dev NLL at the start -> best; DIST_AVG falls with n: its target is the "
@@ -29,7 +29,15 @@ def terminal_table(plan: Plan, results: Mapping[str, TrialResult]) -> Renderable
     )
 
 
-class _TerminalTable:
+class TerminalTable:
+    """A table as a terminal shows it; where it is too wide, in parts one below the other.
+
+    Args:
+        table: to show.
+        title: above it.
+        caption: below it.
+    """
+
     def __init__(self, table: Table, *, title: str, caption: str) -> None:
         self._table, self._title, self._caption = table, title, caption
 

@@ -28,7 +28,7 @@ from sweeps.engine.plan import Plan, Trial
 from sweeps.engine.results import TrialResult
 from sweeps.engine.tracking_uri import check, redact
 
-__all__ = ["StoreError", "Tracker", "check", "fetch", "open_client", "redact"]
+__all__ = ["StoreError", "Tracker", "check", "fetch", "open_client", "redact", "try_writing"]
 
 for _name, _value in {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # the outbox tries again, in order
@@ -76,6 +76,7 @@ _TRIAL_FILES = (
     results.METRICS,
 )
 _STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED", "pruned": "KILLED"}
+_PROBE = "spt-doctor"
 _PARAM_LENGTH, _TAG_LENGTH, _DATASET_LENGTH, _DIGEST_LENGTH, _LOCK_LENGTH = 6000, 5000, 500, 36, 250
 _PARAMS_A_BATCH, _METRICS_A_BATCH, _RUNS_A_PAGE = 100, 1000, 1000
 
@@ -406,6 +407,18 @@ def open_client(uri: str) -> Any:
     """
     check(uri)
     return MlflowClient(tracking_uri=uri)
+
+
+def try_writing(uri: str) -> None:
+    """Make a run in an experiment of its own, and delete it.
+
+    Raises:
+        StoreError: the store does not take it; the credentials are not the store's, say.
+    """
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name(_PROBE)
+    experiment_id = experiment.experiment_id if experiment else client.create_experiment(_PROBE)
+    client.delete_run(client.create_run(experiment_id).info.run_id)
 
 
 def _outline(plan: Plan) -> dict[str, Any]:

@@ -9,13 +9,15 @@ Only the worker needs torch, whose import is dear: nothing here imports it befor
 import gc
 import shutil
 import sys
+import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from spt_core import config
-from sweeps.engine import retries
+from sweeps.engine import retries, storage
 from sweeps.engine.failures import ran_out_of_memory
 from sweeps.engine.ledger import Claim, Ledger
 
@@ -47,6 +49,8 @@ class Job:
         gpus_per_worker: may be a fraction; 0 trains on the CPU.
         verbose: let Ray Train say what it does.
         compute: the config's `compute` as this attempt uses it; None is as it was asked for.
+        handed_over: where a worker on another node leaves the trial's files; empty where it writes to `folder`.
+        spread: the workers go to as many nodes as there are, and not to as few.
     """
 
     key: str
@@ -62,6 +66,8 @@ class Job:
     gpus_per_worker: float
     verbose: bool
     compute: dict[str, Any] | None = None
+    handed_over: str = ""
+    spread: bool = False
 
 
 def supervise(values: dict[str, Any]) -> None:
@@ -90,8 +96,10 @@ def supervise(values: dict[str, Any]) -> None:
         # Not raised: what Tune tries again is a process that was lost, and this one has said how it ended.
         tune.report({"step": 0.0, FINAL: 1.0})
         return
+    if job.handed_over:
+        storage.fetch(job.handed_over, Path(job.folder))
     ledger.finish(job.key, owner=job.owner, metrics=outcome["metrics"])
-    shutil.rmtree(Path(job.storage) / job.key, ignore_errors=True)  # the checkpoints have served
+    storage.remove(storage.join(job.storage, job.key))  # the checkpoints have served
     tune.report({**outcome["metrics"], "step": outcome["metrics"]["train/steps"], FINAL: 1.0})
 
 
@@ -134,7 +142,10 @@ def _run_in_workers(job: Job) -> dict[str, Any]:
     arguments: dict[str, Any] = {
         "train_loop_config": asdict(job),
         "scaling_config": ScalingConfig(
-            num_workers=job.workers, use_gpu=bool(job.gpus_per_worker), resources_per_worker=resources
+            num_workers=job.workers,
+            use_gpu=bool(job.gpus_per_worker),
+            resources_per_worker=resources,
+            placement_strategy="SPREAD" if job.spread else "PACK",
         ),
         "run_config": RunConfig(
             name=job.key,
@@ -152,9 +163,11 @@ def _run_in_workers(job: Job) -> dict[str, Any]:
         result = DataParallelTrainer(work, **arguments).fit()
     else:
         from ray.train.torch import TorchConfig, TorchTrainer
+        from torch.distributed import is_nccl_available
 
-        backend = TorchConfig(backend="nccl" if job.gpus_per_worker else "gloo")
-        result = TorchTrainer(work, torch_config=backend, **arguments).fit()
+        # GPUs that are only counted, as in tests, come with a torch that has no NCCL.
+        backend = "nccl" if job.gpus_per_worker and is_nccl_available() else "gloo"
+        result = TorchTrainer(work, torch_config=TorchConfig(backend=backend), **arguments).fit()
     outcome: dict[str, Any] = result.return_value
     return outcome
 
@@ -166,15 +179,33 @@ def work(values: dict[str, Any]) -> dict[str, Any]:
         `{"metrics": ...}`, or `{"error": ...}` for what a retry would only repeat; whatever else is raised is tried
         again from the last checkpoint.
     """
+    from spt_core.parallel import rank
+
+    job = Job(**values)
+    if not job.handed_over:
+        return _work(job, on_checkpoint=lambda: None)
+    with tempfile.TemporaryDirectory(prefix="spt-trial-") as scratch:
+        folder = Path(scratch)
+        # What an attempt on another node left: its history, or all of a trial whose end nobody heard of.
+        storage.fetch(job.handed_over, folder)
+
+        # The history keeps up with the checkpoints, so that an attempt elsewhere goes on with both.
+        outcome = _work(replace(job, folder=scratch), on_checkpoint=lambda: storage.put(folder, job.handed_over))
+        if rank() == 0 and "metrics" in outcome:
+            storage.put(folder, job.handed_over)
+        return outcome
+
+
+def _work(job: Job, *, on_checkpoint: Callable[[], None]) -> dict[str, Any]:
     import ray.train
 
     from spt_core.parallel import rank
     from sweeps.engine.worker import run
 
-    job = Job(**values)
-
     def report(metrics: dict[str, float], checkpoint: Path | None) -> None:
         mine = checkpoint is not None and rank() == 0
+        if mine:
+            on_checkpoint()
         ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(checkpoint) if mine else None)
 
     last = ray.train.get_checkpoint()

@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 
 from sweeps.engine.design import is_lower_better
-from sweeps.engine.findings import CellSummary, Comparison, compare, is_number, summarise
+from sweeps.engine.findings import CellSummary, Comparison, badness, compare, is_number, summarise
 from sweeps.engine.plan import Plan
 from sweeps.engine.results import TrialResult
-from sweeps.engine.stats import Interval
+from sweeps.engine.stats import LEVEL, Interval, equivalence_p, power
 
 NAMES = {
     "test/nll": "test NLL",
@@ -18,20 +18,19 @@ NAMES = {
     "test/rouge_2": "ROUGE-2",
     "test/rouge_l": "ROUGE-L",
     "test/bert_f1": "BERT F1",
+    "test/bert_precision": "BERT P",
+    "test/bert_recall": "BERT R",
     "test/dist_1": "DIST-1",
     "test/dist_2": "DIST-2",
     "test/dist_avg": "DIST_AVG",
 }
 """How metrics are called in tables and sentences; others go by their own name."""
 
-LEVEL = 0.05
-"""At or under which an adjusted p decides."""
-
 
 def verdict(plan: Plan, results: Mapping[str, TrialResult]) -> str:
     """What the sweep says about its primary metric, and what it cannot say, in a few sentences."""
     summaries = summarise(plan, results)
-    return judge(plan, summaries, compare(summaries, plan.sweep.primary_metric))
+    return judge(plan, summaries, compare(summaries, plan.sweep.primary_metric, despite=plan.sweep.despite))
 
 
 def judge(plan: Plan, summaries: Sequence[CellSummary], comparisons: Sequence[Comparison]) -> str:
@@ -62,7 +61,10 @@ def _verdict(plan: Plan, summaries: Sequence[CellSummary], comparisons: Sequence
         return f"No verdict: the baseline {baseline.label} has no {name} ({attainable})."
     if not comparisons:
         return f"No verdict: no other cell can be compared with the baseline {baseline.label} in {name} ({attainable})."
-    best = min(comparisons, key=lambda comparison: _rank(comparison.summary, metric))
+    whole = [comparison for comparison in comparisons if comparison.summary.is_whole]
+    if not whole:
+        return f"No verdict: no other cell finished on all seeds ({attainable})."
+    best = min(whole, key=lambda comparison: _rank(comparison.summary, metric))
     if len(plan.seeds) == 1:
         examples = (
             f" (95% interval {_span(best.delta)}, from resampling {best.num_dialogues} dialogues: example noise only)"
@@ -86,8 +88,36 @@ def _verdict(plan: Plan, summaries: Sequence[CellSummary], comparisons: Sequence
     return (
         f"{_finding(best, baseline)}, a paired difference of {best.delta.mean:+.3f} (95% t interval "
         f"{_span(best.delta)} over {len(plan.seeds)} seeds; sign-flip p = {best.p:.2g}, Holm {best.p_holm:.2g}). "
-        f"{decision}; {attainable}."
+        f"{decision}; {attainable}. {_power(best, baseline)}".strip()
     )
+
+
+def margin(metric: str, baseline_mean: float) -> float:
+    """The largest difference from the baseline that does not matter: 0.01 nats of an NLL, else 2% of the baseline."""
+    return 0.01 if metric.endswith("nll") else 0.02 * abs(baseline_mean)
+
+
+def _power(best: Comparison, baseline: CellSummary) -> str:
+    """What these seeds could have found, and whether they show that there is nothing to find."""
+    differences = list(best.by_seed.values())
+    found, sentences = power(differences), []
+    if found is not None:
+        sentences.append(
+            f"At the spread of these differences {len(differences)} seeds find one of {found.detectable:.3f} in four "
+            "of five studies"
+            + (
+                f", and {found.seeds_needed} would find this one."
+                if found.seeds_needed is not None and found.seeds_needed > len(differences)
+                else "."
+            )
+        )
+    at_baseline = baseline.mean(best.metric)
+    if best.p_holm > LEVEL and at_baseline:
+        within = margin(best.metric, at_baseline)
+        p = equivalence_p(differences, within)
+        shown = f"is shown by two one-sided tests (p = {p:.2g})" if p <= LEVEL else f"is not shown (p = {p:.2g})"
+        sentences.append(f"Equality to within {within:.3g} {shown}.")
+    return " ".join(sentences)
 
 
 def _finding(best: Comparison, baseline: CellSummary) -> str:
@@ -107,11 +137,9 @@ def _finding(best: Comparison, baseline: CellSummary) -> str:
 
 def _rank(summary: CellSummary, metric: str) -> float:
     """Lower is better: the value, its negative, or for DIST its distance from the human replies'."""
-    value, human = summary.mean(metric), summary.mean(metric.replace("test/", "human/"))
+    value = summary.mean(metric)
     assert value is not None
-    if "dist_" in metric and human is not None:
-        return abs(value - human)
-    return value if is_lower_better(metric) else -value
+    return badness(value, metric, summary.mean(metric.replace("test/", "human/")))
 
 
 def _direction(metric: str) -> str:

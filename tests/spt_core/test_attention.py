@@ -38,8 +38,7 @@ def inputs(num_tokens: int, padding: list[int], dtype: torch.dtype) -> tuple[lis
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_value_and_gradient_are_those_of_torch(num_tokens: int, dtype: torch.dtype) -> None:
     tensors, mask, to_attended = inputs(num_tokens, [0, min(3, num_tokens - 1), num_tokens // 2], dtype)
-    bias = torch.zeros_like(mask[:, 0], dtype=dtype).masked_fill_(~mask[:, 0], -torch.inf)
-    ours = _CausalAttention.apply(*tensors, bias)
+    ours = _CausalAttention.apply(*tensors, attention.bias(mask[:, 0], dtype))
     exact = [tensor.detach().double().requires_grad_() for tensor in tensors]
     by_head = F.scaled_dot_product_attention(*exact, attn_mask=mask, scale=1.0, enable_gqa=True)
     expected = by_head.transpose(1, 2).flatten(2)
@@ -48,6 +47,17 @@ def test_value_and_gradient_are_those_of_torch(num_tokens: int, dtype: torch.dty
     gradients = torch.autograd.grad(ours, tensors, to_attended)
     for gradient, of_torch in zip(gradients, torch.autograd.grad(expected, exact, to_attended.double()), strict=True):
         torch.testing.assert_close(gradient.double(), of_torch, **tolerance)
+
+
+def test_padding_that_sees_nothing_is_finite_and_moves_nothing() -> None:
+    tensors, mask, _ = inputs(10, [0, 0, 0], torch.float64)
+    mask[1, :, :, :4] = False  # left padding with no prompt in front
+    attended = _CausalAttention.apply(*tensors, attention.bias(mask[:, 0], torch.float64))
+    assert attended.isfinite().all()
+    gradients = torch.autograd.grad(attended[:, 4:].sum(), tensors)
+    for gradient in gradients:
+        assert gradient.isfinite().all()
+        assert not gradient[1, :, :4].any()
 
 
 def test_it_is_what_trains_in_bfloat16_and_nothing_else(tiny_opt: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from spt_core.evaluation import evaluate
 from spt_core.fields import PromptsConfig
 from spt_core.gradient import backward
 from spt_core.model import build
-from spt_core.training import fit, prepare
+from spt_core.training import fit, load_splits, prepare
 from tests.conftest import tiny_config
 
 
@@ -117,6 +117,21 @@ def test_lora_with_parts_and_checkpointing_has_the_same_gradient(tiny_llama: Pat
             assert expected is not None
             assert expected.abs().max() > 0
             torch.testing.assert_close(gradient, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_lora_trains_in_bfloat16_behind_padding_that_sees_nothing(tiny_llama: Path) -> None:
+    totals = {}
+    for precision in ("float32", "bfloat16"):
+        config = tiny_config(tiny_llama, method="lora", backbone__precision=precision)
+        model, tokenizer = build(config, device="cpu")
+        batch = collate(load_splits(config.data, tokenizer).train[:4])
+        assert not batch.mask_BT.all()
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.002)
+        for _ in range(3):
+            optimizer.zero_grad()
+            totals[precision] = backward(model, batch, config=config)["total"]
+            optimizer.step()
+    assert totals["bfloat16"] == pytest.approx(totals["float32"], rel=1e-2)
 
 
 def test_in_context_reads_instruction_and_examples_and_trains_nothing(tiny_llama: Path) -> None:

@@ -4,11 +4,13 @@ import importlib.util
 import shutil
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from spt_core import backbone
+from spt_core import backbone, weights
 from spt_core.fields import BackboneConfig
 from spt_core.weights import Source, resolve
 
@@ -51,7 +53,27 @@ def test_two_processes_that_race_convert_the_bundled_weights_once(tmp_path: Path
     assert [racer.returncode for racer in racers] == [0, 0]
     assert len(said) == 1
     path, fingerprint = said.pop().split()
-    assert [folder.name for folder in (tmp_path / "spt-sweeps").iterdir()] == [Path(path).name]
+    made = [one.name for one in (tmp_path / "spt-sweeps").iterdir() if one.is_dir()]  # beside them a lock
+    assert made == [Path(path).name]
     model = backbone.load(Source(path, None, fingerprint), precision="float32", device="cpu")
     assert model.width == 576
     assert model.model.config.num_hidden_layers == 30
+
+
+def test_trials_that_come_at_once_to_a_fresh_node_make_its_copy_once(tmp_path: Path) -> None:
+    made: list[Path] = []
+    together = threading.Barrier(4)
+
+    def make(folder: Path) -> None:
+        made.append(folder)
+        (folder / "weights").write_text("all of them")
+
+    def come() -> str:
+        together.wait(timeout=20)
+        weights._make_once(tmp_path / "copy", make)
+        return (tmp_path / "copy" / "weights").read_text()
+
+    with ThreadPoolExecutor(4) as trials:
+        seen = [trial.result(timeout=30) for trial in [trials.submit(come) for _ in range(4)]]
+    assert seen == ["all of them"] * 4
+    assert len(made) == 1

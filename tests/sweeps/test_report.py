@@ -1,6 +1,7 @@
 """Reports of made-up trials: the numbers are where they should be, nothing is hidden, nothing gets out or in."""
 
 import base64
+import csv
 import hashlib
 import io
 import json
@@ -20,7 +21,8 @@ import pytest
 from rich.console import Console
 
 from spt_core.config import TrialConfig
-from sweeps.engine import figures, report, stats, tables
+from sweeps.engine import example_noise, figures, paper, report, stats, tables
+from sweeps.engine.compute import at_equal_compute
 from sweeps.engine.design import Grid, Sweep
 from sweeps.engine.findings import compare, summarise
 from sweeps.engine.plan import Plan, Trial
@@ -306,6 +308,65 @@ class TestVerdict:
         assert "the same trials" in made.table()
 
 
+class TestRefusals:
+    def test_another_budget_is_not_compared_unless_told(self, tmp_path: Path) -> None:
+        made = make(tmp_path, THREE_SEEDS)
+        made.plan = replace(
+            made.plan,
+            trials=tuple(
+                replace(one, config=one.config.override({"optim.max_steps": 9}))
+                if one.cell == made.plan.cells[2]
+                else one
+                for one in made.plan.trials
+            ),
+        )
+        assert [one.summary.label for one in compare(summarise(made.plan, made.results), "test/nll")] == [
+            "num_prompts=2"
+        ]
+        assert "not compared: another budget: 72 contexts in at most 1 epoch against all" in made.write()["report.html"]
+        made.plan = replace(made.plan, sweep=replace(made.plan.sweep, despite=("budget",)))
+        compared = compare(summarise(made.plan, made.results), "test/nll", despite=made.plan.sweep.despite)
+        assert [one.summary.label for one in compared] == ["num_prompts=2", "num_prompts=4"]
+        assert "compared all the same: another budget" in made.write()["report.html"]
+
+    def test_failed_seeds_are_paired_on_those_left_when_told(self, tmp_path: Path) -> None:
+        made = make(tmp_path, THREE_SEEDS)
+        made.fail(4, 1, "lost")
+        compared = compare(summarise(made.plan, made.results), "test/nll", despite=["failed seeds"])
+        of_four = next(one for one in compared if one.summary.label == "num_prompts=4")
+        assert of_four.by_seed == pytest.approx({0: -0.20, 2: -0.22})
+        assert of_four.caveats == ("num_prompts=4: seed 1 failed: lost",)
+        made.plan = replace(made.plan, sweep=replace(made.plan.sweep, despite=("failed seeds",)))
+        assert report.verdict(made.plan, made.results).startswith("num_prompts=2 has the best")
+
+    def test_a_sweep_cannot_overlook_what_is_no_kind(self, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match="despite 'luck'"):
+            replace(make(tmp_path, ONE_SEED).plan.sweep, despite=("luck",))
+
+    @pytest.mark.parametrize("metric", ["test/f1", "test/bleu", "test/rouge_l", "test/dist_avg"])
+    def test_one_seed_has_example_noise_in_every_metric_of_text(self, tmp_path: Path, metric: str) -> None:
+        made = make(tmp_path, ONE_SEED)
+        (first, _) = compare(summarise(made.plan, made.results), metric)
+        assert first.covers == "examples"
+        assert first.num_dialogues == NUM_DIALOGUES
+        assert first.delta.low <= first.delta.high
+        assert math.isnan(first.p) == ("dist" not in metric)
+
+    def test_verdict_says_what_the_seeds_could_have_found(self, tmp_path: Path) -> None:
+        made = make(tmp_path, THREE_SEEDS)
+        text = report.verdict(made.plan, made.results)
+        found = stats.power(np.subtract(THREE_SEEDS[4], THREE_SEEDS[1]))
+        assert found is not None
+        assert f"3 seeds find one of {found.detectable:.3f} in four of five studies" in text
+        assert "Equality to within 0.01 is not shown (p = 1)." in text
+
+    def test_no_difference_is_shown_by_equivalence_alone(self, tmp_path: Path) -> None:
+        made = make(tmp_path, {1: [3.300, 3.320, 3.310, 3.290], 4: [3.301, 3.319, 3.310, 3.291]})
+        assert "Equality to within 0.01 is shown by two one-sided tests (p = " in report.verdict(
+            made.plan, made.results
+        )
+
+
 class Page(HTMLParser):
     """The elements of a page, and its text."""
 
@@ -349,9 +410,9 @@ class TestPage:
         assert not [name for _, values in page.elements for name in values if name.startswith("on")]
 
     def test_credentials_stay_out(self, tmp_path: Path) -> None:
-        for text in make(tmp_path, ONE_SEED).write().values():
+        for name, text in make(tmp_path, ONE_SEED).write().items():
             assert "secret" not in text
-            assert "127.0.0.1" in text
+            assert ("127.0.0.1" in text) == (name not in {"trials.csv", "table.tex"})
 
     @pytest.mark.parametrize("nll", [ONE_SEED, THREE_SEEDS])
     def test_says_what_was_asked_and_found(self, tmp_path: Path, nll: dict[int, list[float]]) -> None:
@@ -386,6 +447,56 @@ class TestPage:
         files = made.write()
         assert "report.html" in files
         assert ("not run" in files["report.md"]) == (left != "no files")
+
+
+class TestBesideThePaper:
+    def test_published_values_stand_beside_ours(self, tmp_path: Path) -> None:
+        files = make(tmp_path, THREE_SEEDS).write()
+        text = " ".join(Page(files["report.html"]).text.split())
+        assert "Beside the paper: Table 3" in text
+        assert "so values do not compare and no difference is shown" in text
+        for name in ("report.html", "report.md", "table.tex"):
+            assert "paper 17.76" in files[name]  # F1 at K = 1
+        (table,) = strictly(files["results.json"])["published"]
+        rows = {row["row"]: row for row in table["rows"]}
+        assert table["table"] == "table3"
+        assert rows["K = 4"]["cell"] == "num_prompts=4"
+        assert rows["K = 4"]["metrics"]["test/f1"]["ours"] == 14.0
+        assert rows["K = 4"]["metrics"]["test/f1"]["effect"]["mean"] == pytest.approx(100 * 3 / 11)
+        assert rows["K = 4"]["metrics"]["test/f1"]["paper_effect"] == pytest.approx(100 * (17.49 / 17.76 - 1))
+        assert rows["K = 8"]["cell"] is None
+
+    def test_equal_compute_is_the_best_by_then(self, tmp_path: Path) -> None:
+        made = make(tmp_path, THREE_SEEDS)
+        for trial in made.plan.trials:  # four prompts take three times as long a step
+            slow = 3 if trial.config.prompts.num_prompts == 4 else 1
+            rows = [{"step": 8.0 * i, "seconds": 9.0 * i * slow, "dev/nll": 4.0 - 0.1 * i * slow} for i in range(5)]
+            (made.results[trial.key].folder / HISTORY).write_text("\n".join(map(json.dumps, rows)))
+        table = at_equal_compute(summarise(made.plan, made.results))
+        assert table is not None
+        assert table.titles == ("at step 32", "at 36 worker seconds", "at its end", "worker seconds")
+        values = {row.label: [entry.value for entry in row.entries] for row in table.rows}
+        assert values["num_prompts=1"] == pytest.approx([3.6, 3.6, 3.6, 36.0])
+        assert values["num_prompts=4"] == pytest.approx([2.8, 3.7, 2.8, 108.0])
+
+    def test_the_checklist_says_what_was_logged_and_what_was_not(self, tmp_path: Path) -> None:
+        made = make(tmp_path, THREE_SEEDS)
+        made.fail(4, 0, "lost")
+        answers = strictly(made.write()["results.json"])["checklist"]
+        assert answers["Number of trials"].endswith("9 distinct trials: 8 finished, 1 failed")
+        assert answers["Seeds"].startswith("0, 1, 2, paired")
+        assert answers["Hyperparameters"].endswith("prompts.num_prompts: 1, 2, 4")
+        assert answers["Run time"].startswith("71 seconds a trial; 0.16 hours")
+        assert answers["Code"].startswith("not logged")
+        assert "24 test replies scored" in answers["Data statistics"]
+
+    def test_csv_has_a_row_a_trial(self, tmp_path: Path) -> None:
+        made = make(tmp_path, THREE_SEEDS)
+        made.fail(4, 0, "lost")
+        rows = list(csv.DictReader(io.StringIO(made.write()["trials.csv"])))
+        assert [row["key"] for row in rows] == [trial.key for trial in made.plan.trials]
+        assert [float(row["test/nll"]) for row in rows if row["cell"] == "num_prompts=1"] == THREE_SEEDS[1]
+        assert [(row["state"], row["test/nll"]) for row in rows if row["key"] == made.trial(4).key] == [("failed", "")]
 
 
 class TestMarkdown:
@@ -491,15 +602,18 @@ class TestManyTrials:
     def test_each_trials_predictions_are_read_once_for_each_use(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The interval over test responses, the examples and the use of the prompts; the baseline is read no more."""
+        """For the interval of each metric over test dialogues, the examples and the use of the prompts."""
         made = make(tmp_path, {k: [3 - 0.01 * k] for k in range(1, 13)})
         read: list[str] = []
         original = pq.ParquetFile
         monkeypatch.setattr(pq, "ParquetFile", lambda path: (read.append(path.parent.name), original(path))[1])
         made.write()
         uses = Counter(read)
-        assert {uses[made.trial(k).key] for k in range(2, 13)} == {3}
-        assert uses[made.trial(1).key] == 2  # with one prompt there is no use of prompts to show
+        covered = sum(metric in example_noise.COVERED for metric in report.MAIN_METRICS)
+        assert {uses[made.trial(k).key] for k in range(2, 13)} == {covered + 2}
+        assert (
+            uses[made.trial(1).key] == covered + 1
+        )  # the baseline is read no more, and with one prompt there is no use of prompts to show
 
     def test_an_interval_is_computed_once(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         made = make(tmp_path, {k: [3 - 0.01 * k, 3.1 - 0.01 * k] for k in range(1, 9)})
@@ -508,7 +622,8 @@ class TestManyTrials:
         monkeypatch.setattr(stats, "t_interval", lambda values: (computed.append(values), t_interval(values))[1])
         made.write()
         num_deltas = 7 * len(report.MAIN_METRICS)
-        assert 0 < len(computed) <= 8 * num_metrics + num_deltas
+        num_effects = 7 * len(paper.FIVE)
+        assert 0 < len(computed) <= 8 * num_metrics + num_deltas + num_effects
 
     def test_hues_go_from_blue_to_red_in_the_order_of_the_table(self, tmp_path: Path) -> None:
         made = make(tmp_path, {k: [3.0] for k in range(1, 6)}, baseline=2)
