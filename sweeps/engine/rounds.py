@@ -1,6 +1,6 @@
 """The rounds of one sweep through Ray Tune: a search or the tuning of nuisance factors, then the cells."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -65,14 +65,26 @@ class Rounds:
             self._watcher.reuse(trials[key], result_of(entry, self._places))
         # The dearest first: the trials that end last are then short, and no core waits long.
         pending = sorted((trial for key, trial in trials.items() if key not in found), key=_cost, reverse=True)
-        if not pending or self._budget.is_spent:
-            return
+        for _ in range(1 + MOST_LOSSES):
+            if not pending or self._budget.is_spent:
+                return
+            self._hand_out(pending, of=trials, study=study)
+            # Tune gives a trial up, untried, whose process is dead when it is handed over: such a one has not ended.
+            entries = self._ledger.entries([trial.key for trial in pending])
+            pending = [trial for trial in pending if not self._has_ended(entries.get(trial.key))]
+
+    def _has_ended(self, entry: Entry | None) -> bool:
+        """Whether a trial that was handed out finished anywhere, or failed here and now."""
+        failed = entry is not None and entry.state == "failed" and entry.owner == self._owner
+        return failed or (entry is not None and entry.state == "finished")
+
+    def _hand_out(self, pending: Sequence[Trial], *, of: Mapping[str, Trial], study: str) -> None:
         self._start()
         from sweeps.engine.search import PlannedSearch
 
         planned = PlannedSearch(
             study,
-            trials.values(),
+            of.values(),
             [(trial, self._job(trial)) for trial in pending],
             metric=OBJECTIVE,
             storage=self._places.studies,

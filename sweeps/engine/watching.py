@@ -113,9 +113,13 @@ class Watcher(Callback):
             self._retry(key)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """The process that held a trial's claim was lost once too often."""
-        self._ledger.fail(_key(trial), owner=trial.config["job"]["owner"], error=one_line(_error(trial)))
-        self._end(_key(trial))
+        """The process that held a trial's claim was lost once too often, or before it could begin."""
+        key, owner = _key(trial), trial.config["job"]["owner"]
+        if trial.num_failures > retries.MOST_LOSSES:
+            self._ledger.fail(key, owner=owner, error=one_line(_error(trial)))
+        else:
+            self._ledger.release(key, owner=owner)  # it is handed out again
+        self._end(key)
 
     def _retry(self, key: str) -> None:
         self._view.retry(key, retries.describe(retries.read(self._places.trial(key))))

@@ -41,6 +41,18 @@ def test_a_killed_tune_function_is_replaced_and_the_trial_goes_on(tiny_llama: Pa
     assert_whole(folder, steps=60, retries={1})
 
 
+def test_a_process_that_dies_between_two_trials_takes_none_along(tiny_llama: Path, tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    command = [*spt(folder, {"prompts.num_prompts": [1, 2]}), "--model", tiny_llama, *EXACT, "--seeds", "2"]
+    sweep = folder.start(*command, "--workers", "0", "--concurrency", "1")
+    for _ in range(3):
+        sweep.until(": finished")
+        sweep.kill_one(TUNE_FUNCTION)
+    ended = sweep.wait()
+    assert ended.code == 0, ended.output
+    assert len(assert_whole(folder, steps=4)) == 4
+
+
 def test_a_trial_out_of_memory_goes_on_with_half_the_micro_batch(tiny_llama: Path, tmp_path: Path) -> None:
     """The limit of the process falls, in the middle of training, below what a step of the whole batch takes."""
     folder = Folder(tmp_path)
