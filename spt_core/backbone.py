@@ -368,12 +368,7 @@ def positions(mask_NT: Tensor) -> Tensor:
 
 @functools.lru_cache(maxsize=1)
 def load(source: Source, *, precision: str, device: str) -> Backbone:
-    """A backbone to share: the last one loaded is kept for the next trial of the process. See `load_own`."""
-    return load_own(source, precision=precision, device=device)
-
-
-def load_own(source: Source, *, precision: str, device: str) -> Backbone:
-    """Load a backbone that nobody else has, so that layers may be added to it.
+    """A backbone to share: the last one loaded is kept for the next trial of the process.
 
     Args:
         source: from `weights.resolve`.
@@ -383,6 +378,11 @@ def load_own(source: Source, *, precision: str, device: str) -> Backbone:
     model = _load(source, _DTYPES[precision]).to(device)
     exact = _load(source, torch.float32) if precision == "bfloat16" and llama.is_supported(model) else None
     return Backbone(model, precision=precision, exact=exact)
+
+
+def load_own(source: Source, *, precision: str, device: str) -> Backbone:
+    """A backbone that nobody else has, so that layers may be added to it. As for `load`."""
+    return Backbone(_load(source, _DTYPES[precision]).to(device), precision=precision)
 
 
 def _load(source: Source, dtype: torch.dtype) -> Any:
