@@ -24,6 +24,8 @@ import sqlalchemy as sa
 
 State = Literal["running", "finished", "failed", "interrupted", "pruned"]
 
+LEDGER = "ledger.db"
+"""The ledger's file in an output folder."""
 LEASE_SECONDS = 60.0
 """How long a claim outlives its last heartbeat."""
 

@@ -5,12 +5,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sweeps.engine import storage
-from sweeps.engine.ledger import Entry, Ledger
+from sweeps.engine.ledger import LEDGER, Entry, Ledger
 from sweeps.engine.plan import Plan
 from sweeps.engine.results import TrialResult
-
-LEDGER = "ledger.db"
-"""The ledger's file in the output folder."""
 
 
 @dataclass(frozen=True)

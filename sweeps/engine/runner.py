@@ -10,8 +10,8 @@ from rich.console import Console
 from sweeps.engine import provenance
 from sweeps.engine.budget import Budget
 from sweeps.engine.design import label
-from sweeps.engine.ledger import Entry, Ledger, owner_here
-from sweeps.engine.places import LEDGER, Places, recorded, result_of, tuned
+from sweeps.engine.ledger import LEDGER, Entry, Ledger, owner_here
+from sweeps.engine.places import Places, recorded, result_of, tuned
 from sweeps.engine.plan import Plan
 from sweeps.engine.progress import View
 from sweeps.engine.resources import Resources

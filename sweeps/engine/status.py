@@ -10,11 +10,8 @@ from statistics import mean
 from typing import Any
 
 from sweeps.engine import record, results
-from sweeps.engine.ledger import Entry, Ledger, is_dead
+from sweeps.engine.ledger import LEDGER, Entry, Ledger, is_dead
 from sweeps.engine.record import Record
-
-LEDGER = "ledger.db"
-"""The ledger's file in an output folder; `places.LEDGER`, which nobody who asks how things stand should import."""
 
 
 @dataclass(frozen=True)
