@@ -244,11 +244,12 @@ def _best_is_at_most_4(cells: Cells) -> list[Part]:
     if not metrics or not any(k > 4 for k in counts) or not any(k <= 4 for k in counts):
         return [Part(label, (), 0.1)]
     seeds = next(iter(counts.values())).by_seed(metrics[0])
-    best = {
-        seed: [max(counts, key=lambda k, m=metric, s=seed: counts[k].by_seed(m)[s]) for metric in metrics]  # type: ignore[misc]
-        for seed in seeds
-    }
-    return [_per_seed(label, [sum(k <= 4 for k in of) / len(of) - 0.5 for of in best.values()], 0.1)]
+
+    def share(seed: int) -> float:
+        best = [max(counts, key=lambda k: counts[k].by_seed(metric)[seed]) for metric in metrics]
+        return float(sum(k <= 4 for k in best) / len(best))
+
+    return [_per_seed(label, [share(seed) - 0.5 for seed in seeds], 0.1)]
 
 
 def _longer_prompts(cells: Cells) -> list[Part]:
