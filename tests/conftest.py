@@ -1,5 +1,6 @@
 """Tiny random models with a real tokenizer, made once a session: everything runs, in seconds, with no network."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,10 @@ from spt_core.conversations import load
 
 PROJECT = Path(__file__).parents[1]
 CONVAI2 = PROJECT.parent / "shared" / "data" / "convai2"
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell's background ignores it, and so would the commands that are stopped by it here.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def tokenizer() -> PreTrainedTokenizerFast:

@@ -256,6 +256,7 @@ def broken(k_sweep: Ended, k_folder: Folder, tiny_llama: Path) -> Broken:
     stopped_at = _step(first.until(rf"{LONG} .*: training \d\d+/"))
     first.signal(signal.SIGINT)
     stopped = first.wait()
+    assert stopped.code == 130, stopped.output
     trials, shown = folder.trials(), folder.mlflow()
     states = {cell: trial["state"] for cell, trial in trials.items()}
     statuses = {cell: shown.children[trial["key"]].info.status for cell, trial in trials.items()}
