@@ -275,7 +275,6 @@ def broken(k_sweep: Ended, k_folder: Folder, tiny_llama: Path) -> Broken:
 @pytest.mark.slow
 @pytest.mark.faults
 def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(broken: Broken) -> None:
-    assert broken.stopped.code == 130, broken.stopped.output
     assert "1 finished before, 1 to run" in broken.stopped.output
     assert "interrupted: what finished is kept; run the same command again to go on" in broken.stopped.output
     assert "Traceback" not in broken.stopped.output
