@@ -273,7 +273,6 @@ def broken(k_sweep: Ended, k_folder: Folder, tiny_llama: Path) -> Broken:
 
 
 @pytest.mark.slow
-@pytest.mark.faults
 def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(broken: Broken) -> None:
     assert "1 finished before, 1 to run" in broken.stopped.output
     assert "interrupted: what finished is kept; run the same command again to go on" in broken.stopped.output
@@ -283,7 +282,6 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(broken: Broken) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.faults
 def test_after_ctrl_c_the_same_command_goes_on_from_the_last_checkpoint(broken: Broken) -> None:
     assert broken.killed.code == -signal.SIGKILL
     assert "1 finished before, 1 to run" in broken.killed.output
@@ -292,7 +290,6 @@ def test_after_ctrl_c_the_same_command_goes_on_from_the_last_checkpoint(broken: 
 
 
 @pytest.mark.slow
-@pytest.mark.faults
 def test_after_a_kill_the_same_command_finishes_all_of_it_once(broken: Broken) -> None:
     assert broken.finished.code == 0, broken.finished.output
     assert _step(broken.finished.output) > broken.reached[1] - EVERY
@@ -312,7 +309,6 @@ def test_after_a_kill_the_same_command_finishes_all_of_it_once(broken: Broken) -
 
 
 @pytest.mark.slow
-@pytest.mark.faults
 def test_a_trial_interrupted_twice_ends_as_one_that_never_was(broken: Broken) -> None:
     trial = broken.folder.trials()[LONG]
     threads = torch.get_num_threads()
