@@ -1,5 +1,6 @@
 """The Ray that a sweep runs on: one that is there already, a cluster, or one of this machine for the time being."""
 
+import gc
 import logging
 import os
 import socket
@@ -83,7 +84,23 @@ def ray_runtime(*, verbose: bool) -> Iterator[None]:
     try:
         yield
     finally:
+        end_ray()
+
+
+def end_ray() -> None:
+    """End Ray while no other thread collects garbage.
+
+    Tune leaves references to objects of Ray's in cycles. A thread that collected one in the moment in which Ray's
+    core worker goes would end the process, with status 1 and without a traceback.
+    """
+    import ray
+
+    gc.collect()
+    gc.disable()
+    try:
         ray.shutdown()
+    finally:
+        gc.enable()
 
 
 @contextmanager
