@@ -175,8 +175,8 @@ class Rounds:
                 scheduler=scheduler,
                 num_samples=num_samples,
                 max_concurrent_trials=resources.concurrency,
-                # With Train trials it was seen to deadlock, and a trial that is stopped leaves its actor busy.
-                reuse_actors=in_process and scheduler is None,
+                # A trial that a scheduler stops leaves its actor busy, and with Train workers that was seen to deadlock.
+                reuse_actors=scheduler is None,
                 trial_dirname_creator=lambda trial: str(trial.trial_id),  # by default it spells out the config
             ),
             run_config=tune.RunConfig(
