@@ -151,7 +151,7 @@ class StudySearch(_Source):
     """Lets Optuna propose the trials of a search.
 
     Drivers that share the study share its budget. What a dead driver left RUNNING is failed and proposed again, so
-    that it goes on from its checkpoint.
+    that it goes on from its checkpoint; likewise what Tune gave up before it was tried.
 
     Args:
         plan: of a search.
@@ -262,9 +262,13 @@ class StudySearch(_Source):
         else:
             self._ledger.prune(trial.key, owner=self._owner)  # unless it ended before it could be stopped
         entry = self._ledger.entries([trial.key]).get(trial.key)
-        self._failures = self._failures + 1 if entry is None or entry.state == "failed" else 0
+        untried = error and (entry is None or entry.state == "interrupted")
+        self._failures = self._failures + 1 if untried or entry is None or entry.state == "failed" else 0
         for one in (asked, *self._twins.pop(trial.key, ())):
-            self._tell(one, entry)
+            if untried:  # Tune gives a trial up whose process is dead when it is handed over
+                _ask_again(self.study, one)
+            else:
+                self._tell(one, entry)
 
     def _ask(self) -> tuple[optuna.Trial, Trial | None]:
         """A proposal and its trial; None for one that is no config, which is failed with the reason."""
@@ -363,7 +367,12 @@ def _recover(study: optuna.Study, ledger: Ledger) -> None:
         alive = entry is not None and entry.state == "running" and not ledger.is_silent(entry)
         if alive and not is_dead(one.user_attrs[OWNER]):
             continue
-        study._storage.set_trial_user_attr(one._trial_id, ERROR, ABANDONED)
-        study._storage.set_trial_state_values(one._trial_id, TrialState.FAIL)
-        if KEY in one.user_attrs:
-            study.enqueue_trial(one.params)
+        _ask_again(study, one)
+
+
+def _ask_again(study: optuna.Study, one: optuna.Trial | FrozenTrial) -> None:
+    """Fail a trial that nobody runs any more, and ask for it again."""
+    study._storage.set_trial_user_attr(one._trial_id, ERROR, ABANDONED)
+    study._storage.set_trial_state_values(one._trial_id, TrialState.FAIL)
+    if KEY in one.user_attrs:
+        study.enqueue_trial(one.params)

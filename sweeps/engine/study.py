@@ -11,8 +11,8 @@ from sweeps.engine.tracking_uri import redact
 
 KEY, OWNER, ERROR = "key", "owner", "error"
 """Attributes of a study's trial: its identity, the driver that asked for it, why it has no value."""
-ABANDONED = "its driver died"
-"""Why a trial has no value whose driver was killed: it is proposed again."""
+ABANDONED = "its driver or its process died before it could end"
+"""Why a trial has no value that nobody runs any more: it is proposed again."""
 JOURNAL = "journal:"
 """Scheme of a study in Optuna's journal file, for folders that several machines share."""
 

@@ -2,14 +2,17 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
+from sweeps.engine.scales import SCALES
 from tests.clusters.nodes import Nodes
 from tests.conftest import PROJECT
 from tests.sweeps.as_a_user import Ended, Folder, write_sweep
@@ -18,6 +21,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.ray, pytest.mark.slow, pytest.mar
 
 TOKEN = "t" * 40
 STEPS = 16
+EVERY_STEPS = SCALES["tiny"].settings["evaluation.every_steps"]
 
 
 @dataclass(frozen=True)
@@ -140,6 +144,13 @@ def test_a_trial_of_two_workers_outlives_a_node(ran: Ran) -> None:
     assert environment["execution"]["workers"] == 2
     assert [row["step"] for row in ran.folder.history(trial["key"])] == list(range(STEPS + 1))
     assert ran.lost.output.count("num_prompts=4 seed 0: starting") == 1
+    told = [
+        [int(step) for step in re.findall(r"num_prompts=4 seed 0: training (\d+)/", attempt)]
+        for attempt in ran.lost.output.split("num_prompts=4 seed 0: retrying")
+    ]
+    assert len(told) > 1
+    for before, after in pairwise(steps for steps in told if steps):
+        assert after[0] > before[-1] - EVERY_STEPS, f"no step is repeated from before the last checkpoint: {told}"
     assert not list((ran.folder.path / "shared" / "checkpoints").iterdir())
     shown = ran.folder.mlflow()
     assert len(shown.children) == 3

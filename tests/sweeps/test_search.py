@@ -229,6 +229,32 @@ def test_what_a_dead_driver_left_is_asked_again(plan_of: Callable[..., Plan], tm
     assert TrialState.RUNNING not in after.states()
 
 
+def test_what_tune_gives_up_untried_is_asked_again(plan_of: Callable[..., Plan], tmp_path: Path) -> None:
+    """Its process was dead when it was handed over, so that nobody claimed it; a driver before may have begun it."""
+    driver = Driver(plan_of(num_trials=3), tmp_path)
+    first = driver.ask("a")
+    assert first is not None
+    driver.ledger.release(first.key, owner=driver.owner)
+    driver.search.on_trial_complete("a", error=True)
+    assert isinstance(driver.search.suggest("b"), dict)
+    driver.search.on_trial_complete("b", error=True)
+    assert [trial.key for trial in driver.proposed] == [first.key] * 2
+    assert driver.play(nll) == 3
+    assert driver.proposed[2].key == first.key
+    assert driver.states() == {TrialState.COMPLETE: 3, TrialState.FAIL: 2}
+    assert driver.search.gave_up is None
+
+
+def test_processes_that_always_die_end_the_search(plan_of: Callable[..., Plan], tmp_path: Path) -> None:
+    driver = Driver(plan_of(num_trials=3), tmp_path)
+    for number in range(8):
+        assert isinstance(driver.search.suggest(str(number)), dict)
+        driver.search.on_trial_complete(str(number), error=True)
+    assert driver.search.suggest("last") == FINISHED
+    assert driver.search.gave_up is not None
+    assert driver.search.gave_up.startswith("8 trials in a row failed")
+
+
 def test_a_live_driver_keeps_what_it_is_running(plan_of: Callable[..., Plan], tmp_path: Path) -> None:
     one = Driver(plan_of(), tmp_path)
     assert one.ask("a") is not None
