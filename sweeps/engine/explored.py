@@ -9,6 +9,7 @@ import optuna
 from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
+from sweeps.engine.coordinates import Coordinates, coordinates
 from sweeps.engine.exploration import Search
 from sweeps.engine.figures import WIDTH, Tick, axis
 from sweeps.engine.plan import Exploration
@@ -134,7 +135,7 @@ class Explored:
             (
                 x(one.values[0]),
                 y(one.values[1]),
-                f"{one.user_attrs[KEY][:8]}: {_values(one, self._design)}",
+                _values(one, self._design),
                 one in front,
             )
             for one in self._ranked
@@ -143,6 +144,13 @@ class Explored:
         path = "M" + " L".join(f"{at[0]:.1f} {at[1]:.1f}" for at in joined)
         titles = self._design.objectives[:2]
         return Scatter((titles[0], titles[1]), bottom + 44, left, right, top, bottom, x_ticks, y_ticks, points, path)
+
+    def coordinates(self) -> Coordinates | None:
+        """Every parameter and objective; the Pareto front, or of one objective what is confirmed, is marked."""
+        best = self._ranked[: self._design.confirm]
+        if len(self._design.objectives) > 1:
+            best = pareto_front(self._ranked, self._design.directions)
+        return coordinates(self._ranked, self._design, best=best, short=_short)
 
 
 def _values(one: FrozenTrial, design: Search) -> str:

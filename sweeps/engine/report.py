@@ -278,6 +278,7 @@ class _Report:
             effects=effects_table(self.effects, primary),
             explored=self.explored,
             front=self.explored.scatter() if self.explored else None,
+            coordinates=self.explored.coordinates() if self.explored else None,
             trials=[self._trial(trial) for trial in self.plan.distinct.values()],
             by_examples=any(one.covers == "examples" for one in of_primary),
         )

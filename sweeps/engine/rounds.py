@@ -175,7 +175,7 @@ class Rounds:
                 scheduler=scheduler,
                 num_samples=num_samples,
                 max_concurrent_trials=resources.concurrency,
-                # A trial that a scheduler stops leaves its actor busy, and with Train workers that was seen to deadlock.
+                # A trial that a scheduler stops leaves its actor busy; with Train workers that was seen to deadlock.
                 reuse_actors=scheduler is None,
                 trial_dirname_creator=lambda trial: str(trial.trial_id),  # by default it spells out the config
             ),

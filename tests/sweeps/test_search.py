@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.trial import TrialState
+from optuna.trial import TrialState, create_trial
 
 from sweeps.engine import record
 from sweeps.engine.budget import Budget
@@ -19,7 +19,7 @@ from sweeps.engine.ledger import Entry, Ledger, owner_here
 from sweeps.engine.plan import SEARCH_SEED, Plan, Trial, expand
 from sweeps.engine.search import PlannedSearch, StudySearch
 from sweeps.engine.status import statuses
-from sweeps.engine.study import ERROR, KEY, OWNER, check_storage, found, keys, pareto_front, proposed, ranked
+from sweeps.engine.study import ERROR, KEY, OWNER, check_storage, found, keys, pareto_front, proposed, ranked, study_of
 from sweeps.engine.trial import Job
 from tests.conftest import tiny_config
 
@@ -309,6 +309,42 @@ def test_a_pareto_front_is_what_nothing_beats(plan_of: Callable[..., Plan], tmp_
     scatter = Explored(driver.search.study, plan.exploration).scatter()
     assert scatter is not None
     assert [point[3] for point in scatter.points] == [True] * 4 + [False] * 2
+
+
+def test_parallel_coordinates_put_each_value_on_its_axis(plan_of: Callable[..., Plan], tmp_path: Path) -> None:
+    space = {K: IntDistribution(1, 4), ON: SPACE[ON], GAMMA: FloatDistribution(1, 100, log=True)}
+    plan = plan_of(space=space, objectives=("dev/nll", "dev/dist_gap"), num_trials=1)
+    assert plan.exploration is not None
+    study = study_of(plan, "sqlite://")
+    given = [({K: 4, ON: True, GAMMA: 10.0}, [3.0, 9.0]), ({K: 1, ON: False}, [4.0, 9.0])]
+    for number, (params, values) in enumerate(given):
+        distributions = {path: space[path] for path in params}
+        attributes = {KEY: f"trial{number}"}
+        study.add_trial(create_trial(values=values, params=params, distributions=distributions, user_attrs=attributes))
+    plot = Explored(study, plan.exploration).coordinates()
+    assert plot is not None
+    assert [axis.label for axis in plot.axes] == [
+        "num_prompts",
+        "contrastive",
+        "contrastive.threshold",
+        "dev/nll",
+        "dev/dist_gap",
+    ]
+    assert [[tick.text for tick in axis.ticks] for axis in plot.axes] == [
+        ["1", "4"],
+        ["on", "off"],
+        ["1", "100"],
+        ["3.000", "4.000"],
+        ["9.00"],
+    ]
+    other, best = ([float(at.split()[0]) for at in path.d[1:].split("L")] for path in plot.paths)
+    assert [path.is_best for path in plot.paths] == [False, True]
+    assert plot.absent is not None
+    middle = (plot.left + plot.right) / 2
+    assert other == pytest.approx(
+        [plot.left, 0.25 * plot.left + 0.75 * plot.right, plot.absent, plot.right, middle], abs=0.1
+    )
+    assert best == pytest.approx([plot.right, 0.75 * plot.left + 0.25 * plot.right, middle, plot.left, middle], abs=0.1)
 
 
 def test_the_parameter_that_decides_is_the_important_one(plan_of: Callable[..., Plan], tmp_path: Path) -> None:
