@@ -30,7 +30,6 @@ MOST_TWINS = 200
 MOST_FAILURES = 8
 """Failures in a row after which a search gives up: the sampler does not learn from them."""
 _SEED = "seed"
-_BASE_IS_THERE = "the base is there"
 _ENDED = frozenset({"finished", "failed", "pruned"})
 
 
@@ -204,10 +203,8 @@ class StudySearch(_Source):
 
     def _next(self, trial_id: str) -> dict[str, Any] | str | None:
         """The job of the next proposal that has to run."""
-        if AVERAGE in self._exploration.design.objectives:
-            answer = self._of_base(trial_id)
-            if answer is not _BASE_IS_THERE:
-                return answer
+        if AVERAGE in self._exploration.design.objectives and not self._knows_base():
+            return self._of_base(trial_id)
         for _ in range(MOST_TWINS):
             if self._failures >= MOST_FAILURES:
                 self.gave_up = f"{self._failures} trials in a row failed; the space holds too much that does not train"
@@ -224,21 +221,25 @@ class StudySearch(_Source):
         self.gave_up = f"{MOST_TWINS} proposals in a row had been tried before: the space counts as explored"
         return str(Searcher.FINISHED)
 
-    def _of_base(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The job of the base, which AVG is relative to; None while it runs."""
-        if self._base_id is not None:
-            return None
-        base = self._exploration.trial({})
-        entry = self._ledger.entries([base.key]).get(base.key)
-        if entry is not None and entry.state == "finished":
-            if self._base is None:
+    def _knows_base(self) -> bool:
+        """Whether the base has finished, which AVG is relative to; its metrics are kept."""
+        if self._base is None and self._base_id is None:
+            base = self._exploration.trial({})
+            entry = self._ledger.entries([base.key]).get(base.key)
+            if entry is not None and entry.state == "finished":
                 self._base = entry.metrics
                 self._proposed(base)
                 self._answered(base, entry)
-            return _BASE_IS_THERE
+        return self._base is not None
+
+    def _of_base(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The job of the base; None while it runs."""
+        if self._base_id is not None:
+            return None
         if self._base_failed:
             self.gave_up = "the base failed, to which AVG is relative"
             return str(Searcher.FINISHED)
+        base = self._exploration.trial({})
         self._base_id = trial_id
         self._proposed(base)
         return {"job": vars(self._job_of(base))}
