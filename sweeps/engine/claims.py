@@ -131,18 +131,21 @@ def decide(parts: Sequence[Part]) -> tuple[State, str]:
     hold = [part for part in measured if part.delta.mean > 0]
     weakest = max(measured, key=lambda part: (part.delta.mean <= 0, part.delta.p, -part.delta.mean))
     if len(hold) == len(parts) and all(part.delta.p <= stats.LEVEL for part in parts):
-        return "supported", f"all {len(parts)} parts hold; the weakest: {weakest.text}, p = {weakest.delta.p:.2g}"
+        whole = f"all {len(parts)} parts hold; the weakest: " if len(parts) > 1 else ""
+        return "supported", f"{whole}{weakest.text}, p = {weakest.delta.p:.2g}"
     seeds = min(len(part.differences) for part in measured)
     smallest = math.ldexp(2.0, -seeds)
     few = f"; {seeds} seed{'s' * (seeds > 1)} cannot give a p below {smallest:.2g}" if smallest > stats.LEVEL else ""
-    return "undecided", f"{len(hold)} of {len(parts)} parts point its way, the weakest: {weakest.text}{few}"
+    counted = f"{len(hold)} of {len(parts)} parts point its way, the weakest: " if len(parts) > 1 else ""
+    return "undecided", f"{counted}{weakest.text}{few}"
 
 
 def _against(parts: Sequence[Part], *, is_whole: bool) -> str:
     """What contradicts a claim; empty where nothing does."""
     against = [part.delta.p if part.delta.mean < 0 else 1.0 for part in parts]
     if is_whole and max(against) <= stats.LEVEL:
-        return f"all {len(parts)} parts the other way round, p <= {max(against):.2g}; {parts[0].text}"
+        whole = f"all {len(parts)} parts the other way round" if len(parts) > 1 else "the other way round"
+        return f"{whole}, p <= {max(against):.2g}; {parts[0].text}"
     for part, p in zip(parts, stats.holm(against), strict=True):
         if p <= stats.LEVEL:
             return f"the other way round: {part.text}, p = {p:.2g} after Holm"
