@@ -7,6 +7,7 @@ from pathlib import Path
 import optuna
 import pytest
 
+from sweeps.engine.study import ABANDONED
 from tests.sweeps.as_a_user import EXACT, Folder
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -51,7 +52,7 @@ def test_a_search_that_was_killed_goes_on_and_ends_as_one(tiny_llama: Path, tmp_
 
     sweep = folder.results["sweep"]
     study = optuna.load_study(study_name=sweep["id"], storage=f"sqlite:///{folder.out / 'optuna.db'}")
-    left_by_the_dead = [trial for trial in study.trials if trial.user_attrs.get("error") == "its driver died"]
+    left_by_the_dead = [trial for trial in study.trials if trial.user_attrs.get("error") == ABANDONED]
     told = [trial for trial in study.trials if trial not in left_by_the_dead]
     states = Counter(trial.state.name for trial in told)
     keys = {trial.user_attrs["key"] for trial in told}
