@@ -144,9 +144,7 @@ TABLE_3 = Published(
     },
     reference="K = 1",
     cells={"k_sweep": {f"num_prompts={k}": f"K = {k}" for k in range(1, 9)}},
-    notes=(
-        "As published, K = 1 (plain prompt tuning at these settings) is near the full SPT, far from Table 1's PT.",
-    ),
+    notes=("As published, K = 1 (plain prompt tuning at these settings) is near the full SPT, far from Table 1's PT.",),
 )
 
 
