@@ -7,7 +7,6 @@ output folder by shape, which is what a trial's cost depends on.
 import dataclasses
 import json
 import math
-import os
 import resource
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from typing import Any
 
 from spt_core import config as configs
 from spt_core.config import TrialConfig
+from sweeps.engine.files import write_whole
 
 CALIBRATION = "calibration.json"
 """The file in the output folder."""
@@ -84,9 +84,7 @@ def remember(output: Path, shape: str, calibration: Calibration) -> None:
     """Keep a measurement for later plans in this output folder."""
     kept = {of: dataclasses.asdict(found) for of, found in {**remembered(output), shape: calibration}.items()}
     output.mkdir(parents=True, exist_ok=True)
-    partial = output / f"{CALIBRATION}.partial"
-    partial.write_text(json.dumps(kept, indent=1))
-    os.replace(partial, output / CALIBRATION)
+    write_whole(output / CALIBRATION, json.dumps(kept, indent=1))
 
 
 def calibrate(config: TrialConfig, *, device_type: str, threads: int) -> Calibration:

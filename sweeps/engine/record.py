@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sweeps.engine.files import write_whole
 from sweeps.engine.tracking_uri import redact
 
 if TYPE_CHECKING:  # it imports torch, for which nobody who asks how things stand should wait
@@ -87,9 +88,7 @@ def record_of(
 def write(record: Record, folder: Path) -> None:
     """Keep a record in the sweep's folder, whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f"{RECORD}.partial"
-    partial.write_text(json.dumps(asdict(record), indent=1))
-    os.replace(partial, folder / RECORD)
+    write_whole(folder / RECORD, json.dumps(asdict(record), indent=1))
 
 
 def read(folder: Path) -> Record | None:

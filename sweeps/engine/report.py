@@ -50,6 +50,7 @@ from sweeps.engine import checklist, examples, figures, tables
 from sweeps.engine.compute import at_equal_compute
 from sweeps.engine.design import label
 from sweeps.engine.effects import effects_table, factorial_effects
+from sweeps.engine.files import write_whole
 from sweeps.engine.findings import CellSummary, Comparison, compare, describe_problem, summarise
 from sweeps.engine.improvement_table import HEADING as GAINS_HEADING
 from sweeps.engine.improvement_table import improvement_table
@@ -105,7 +106,7 @@ def write(
         HTML: report.html(),
     }
     for name, text in texts.items():
-        (folder / name).write_text(text, encoding="utf-8")
+        write_whole(folder / name, text)
     return folder / HTML
 
 

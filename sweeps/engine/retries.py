@@ -5,13 +5,13 @@ or node is replaced. What a trial does to itself (a NaN, a bad value) is returne
 """
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from spt_core.config import TrialConfig
 from sweeps.engine import failures, results
+from sweeps.engine.files import write_whole
 
 MOST_LOSSES = 3
 """How often a lost worker is replaced before its trial fails."""
@@ -99,9 +99,8 @@ def read(folder: Path) -> Retries:
 def write(folder: Path, retries: Retries) -> None:
     """Keep them in a trial's folder, where the next attempt, the next driver and MLflow find them."""
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f"{results.RETRIES}.partial"
-    partial.write_text(json.dumps({"layout": dict(retries.layout), "reasons": retries.reasons}, indent=1))
-    os.replace(partial, folder / results.RETRIES)
+    kept = {"layout": dict(retries.layout), "reasons": retries.reasons}
+    write_whole(folder / results.RETRIES, json.dumps(kept, indent=1))
 
 
 def describe(retries: Retries) -> str:

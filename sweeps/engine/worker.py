@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +15,7 @@ from spt_core.checkpoint import save_adapter
 from spt_core.parallel import rank
 from sweeps.engine import provenance, results
 from sweeps.engine.failures import one_line
+from sweeps.engine.files import write_whole
 from sweeps.engine.system_metrics import SystemMetrics
 from sweeps.engine.trial import PERCENT, Job
 
@@ -110,9 +110,7 @@ def _write(
     (folder / results.ENVIRONMENT).write_text(json.dumps(environment, indent=1))
     if job.code_diff:
         (folder / results.CODE_DIFF).write_text(job.code_diff)
-    partial = folder / f"{results.METRICS}.partial"
-    partial.write_text(json.dumps(metrics, indent=1))
-    os.replace(partial, folder / results.METRICS)
+    write_whole(folder / results.METRICS, json.dumps(metrics, indent=1))
 
 
 class _History:

@@ -1,0 +1,20 @@
+"""Files that others read while they are written."""
+
+import os
+import uuid
+from pathlib import Path
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file of which nobody ever reads a part; of several who write it at once, one has the last word.
+
+    Args:
+        path: in a folder that is there.
+        text: all of it.
+    """
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
