@@ -83,7 +83,7 @@ def supervise(values: dict[str, Any]) -> None:
     while not ledger.claim(job.key, owner=job.owner):
         entry = ledger.entries([job.key]).get(job.key)
         if entry is not None and entry.state == "finished":
-            tune.report({**entry.metrics, "step": entry.metrics.get("train/steps", 0.0), FINAL: 1.0})
+            tune.report({"step": entry.metrics.get("train/steps", 0.0), FINAL: 1.0})
             return
         if not waiting:
             tune.report({"step": 0.0, ELSEWHERE: 1.0})
@@ -100,7 +100,8 @@ def supervise(values: dict[str, Any]) -> None:
         storage.fetch(job.handed_over, Path(job.folder))
     ledger.finish(job.key, owner=job.owner, metrics=outcome["metrics"])
     storage.remove(storage.join(job.storage, job.key))  # the checkpoints have served
-    tune.report({**outcome["metrics"], "step": outcome["metrics"]["train/steps"], FINAL: 1.0})
+    # The metrics are the ledger's to tell: Tune would keep statistics of each for as long as the driver lives.
+    tune.report({"step": outcome["metrics"]["train/steps"], FINAL: 1.0})
 
 
 def _attempt_until_it_ends(job: Job) -> dict[str, Any]:
