@@ -29,8 +29,8 @@ class Axis:
 
 
 @dataclass(frozen=True)
-class Path:
-    """One trial, from axis to axis."""
+class Trace:
+    """One trial, from axis to axis: the path of an SVG."""
 
     d: str
     text: str
@@ -49,7 +49,7 @@ class Coordinates:
     right: float
     absent: float | None
     axes: tuple[Axis, ...]
-    paths: tuple[Path, ...]
+    traces: tuple[Trace, ...]
 
 
 def coordinates(
@@ -86,27 +86,27 @@ def coordinates(
         for index, (name, (_, ticks)) in enumerate(zip(names, scales, strict=True))
     )
 
-    def path(one: FrozenTrial) -> Path:
+    def trace(one: FrozenTrial) -> Trace:
         values = [*(one.params.get(path) for path in design.space), *one.values]
         points = [
             f"{absent if value is None else x(place(value))} {axis.y}"
             for value, (place, _), axis in zip(values, scales, axes, strict=True)
         ]
-        told = (f"{name} {_text(value)}" for name, value in zip(names, values, strict=True) if value is not None)
-        return Path("M" + " L".join(points), ", ".join(told), one in best)
+        told = (f"{name} {text_of(value)}" for name, value in zip(names, values, strict=True) if value is not None)
+        return Trace("M" + " L".join(points), ", ".join(told), one in best)
 
-    paths = sorted(map(path, trials), key=lambda path: path.is_best)
-    return Coordinates(axes[-1].y + 32, left, right, absent, axes, tuple(paths))
+    traces = sorted(map(trace, trials), key=lambda drawn: drawn.is_best)
+    return Coordinates(axes[-1].y + 32, left, right, absent, axes, tuple(traces))
 
 
 def _of_parameter(distribution: BaseDistribution) -> tuple[Place, tuple[Tick, ...]]:
     """Where its values lie; its ends or, of a choice, all of it as ticks."""
     if isinstance(distribution, CategoricalDistribution):
         choices = distribution.choices
-        ticks = tuple(Tick((index + 0.5) / len(choices), _text(value)) for index, value in enumerate(choices))
+        ticks = tuple(Tick((index + 0.5) / len(choices), text_of(value)) for index, value in enumerate(choices))
         return lambda value: (choices.index(value) + 0.5) / len(choices), ticks
     assert isinstance(distribution, FloatDistribution | IntDistribution)
-    return _between(distribution.low, distribution.high, math.log if distribution.log else float, _text)
+    return _between(distribution.low, distribution.high, math.log if distribution.log else float, text_of)
 
 
 def _of_objective(values: Sequence[float], name: str) -> tuple[Place, tuple[Tick, ...]]:
@@ -122,7 +122,8 @@ def _between(
     return lambda value: (bend(value) - bend(low)) / span, (Tick(0, text(low)), Tick(1, text(high)))
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
+    """A level as a report shows it: on, off, or three digits of a number."""
     if isinstance(value, bool):
         return "on" if value else "off"
     return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -9,7 +9,7 @@ import optuna
 from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
-from sweeps.engine.coordinates import Coordinates, coordinates
+from sweeps.engine.coordinates import Coordinates, coordinates, text_of
 from sweeps.engine.exploration import Search
 from sweeps.engine.figures import WIDTH, Tick, axis
 from sweeps.engine.plan import Exploration
@@ -167,9 +167,7 @@ def _level(one: FrozenTrial, path: str) -> Entry:
     level = one.params.get(path)
     if level is None:
         return Entry(ABSENT)
-    if isinstance(level, bool):
-        return Entry("on" if level else "off", value=float(level))
-    return Entry(f"{level:.3g}" if isinstance(level, float) else str(level), value=float(level))
+    return Entry(text_of(level), value=float(level))
 
 
 def _short(path: str) -> str:

@@ -337,8 +337,8 @@ def test_parallel_coordinates_put_each_value_on_its_axis(plan_of: Callable[..., 
         ["3.000", "4.000"],
         ["9.00"],
     ]
-    other, best = ([float(at.split()[0]) for at in path.d[1:].split("L")] for path in plot.paths)
-    assert [path.is_best for path in plot.paths] == [False, True]
+    other, best = ([float(at.split()[0]) for at in trace.d[1:].split("L")] for trace in plot.traces)
+    assert [trace.is_best for trace in plot.traces] == [False, True]
     assert plot.absent is not None
     middle = (plot.left + plot.right) / 2
     assert other == pytest.approx(
