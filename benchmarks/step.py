@@ -2,16 +2,21 @@
 
 The reference is that schedule as our own plain code: K separate forwards of the whole sequence, every sequence padded
 to 512 tokens, logits at every position, float32. Ours is `spt_core.gradient.backward`. Both take the gradient of
-the same objective on the same batch, and both losses are compared. The same batches then go through whole steps of ours
-whose parts are timed; and, if asked for, through steps of several K, and steps of several lengths are taken.
+the same objective on the same batch, and both losses are compared. Each runs in a process of its own, in turn, since
+what the C library does with freed memory is a process's, and part of what is compared (`spt_core.memory`). The same
+batches then go through whole steps of ours whose parts are timed; and, if asked for, through steps of several K, and
+steps of several lengths are taken.
 
     python -m benchmarks.step --train dialogues.txt --json
+    python -m benchmarks.step --train dialogues.txt --reference-keeps-memory
     python -m benchmarks.step --train dialogues.txt --by-prompts --by-length
 """
 
+import multiprocessing
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from typing import Annotated, Any
 
 import torch
@@ -22,7 +27,7 @@ from torch import Tensor
 from benchmarks import options
 from benchmarks.parts import PARTS, seconds_of_parts
 from spt_core import backbone as backbones
-from spt_core import recipes
+from spt_core import memory, recipes
 from spt_core.backbone import positions
 from spt_core.batching import Batch, Example, collate, epoch_batches
 from spt_core.config import TrialConfig
@@ -37,6 +42,8 @@ RELEASED_LENGTH = 512
 NUMBERS_OF_PROMPTS = (1, 2, 4, 8)
 LENGTHS = (64, 128, 256, 512)
 """Of `data.max_tokens`."""
+_REFERENCE: list[tuple[SelectivePromptModel, TrialConfig]] = []
+"""One in the reference's process, none in any other."""
 
 
 def released_schedule(model: SelectivePromptModel, batch: Batch, *, config: TrialConfig) -> float:
@@ -65,12 +72,31 @@ def released_schedule(model: SelectivePromptModel, batch: Batch, *, config: Tria
     return float(total.detach())
 
 
-def measure(config: TrialConfig, *, repeats: int) -> dict[str, Any]:
+def _start_reference(config: TrialConfig, num_threads: int, keeps_memory: bool) -> None:
+    """Make a process the reference's: its model, and a C library as the released code leaves it, if so wanted."""
+    if not keeps_memory:
+        memory.keep_freed = lambda: False  # type: ignore[assignment]
+    torch.set_num_threads(num_threads)
+    _REFERENCE.append((build(config, device="cpu")[0], config))
+
+
+def _reference_step(of_batch: Sequence[Example]) -> tuple[float, float]:
+    """Seconds and total loss of a step of the reference, in its process."""
+    ((model, config),) = _REFERENCE
+    batch = collate(of_batch)
+    model.zero_grad(set_to_none=True)
+    started = time.perf_counter()
+    loss = released_schedule(model, batch, config=config)
+    return time.perf_counter() - started, loss
+
+
+def measure(config: TrialConfig, *, repeats: int, reference_keeps_memory: bool = False) -> dict[str, Any]:
     """Both schedules in turn on the same batches.
 
     Args:
         config: backbone, K, L and batch size.
-        repeats: counted pairs of steps, each on its share of an epoch's lengths, after one of ours that is not counted.
+        repeats: counted pairs of steps, each on its share of an epoch's lengths, after one of each that is not counted.
+        reference_keeps_memory: of what was freed, as ours does.
 
     Returns:
         Seconds a step (each and median), the ratio of the medians, the largest relative difference of the losses, and
@@ -78,22 +104,25 @@ def measure(config: TrialConfig, *, repeats: int) -> dict[str, Any]:
     """
     ours, tokenizer = build(config, device="cpu")
     plain_config = config.override({"backbone.precision": "float32"})
-    plain, _ = build(plain_config, device="cpu")
     of_batches = of_every_length(config, tokenizer, number=repeats)
     batches = [collate(of_batch) for of_batch in of_batches]
-    backward(ours, batches[-1], config=config)
     seconds: dict[str, list[float]] = {"released": [], "ours": []}
     losses: dict[str, list[float]] = {"released": [], "ours": []}
-    steps: dict[str, tuple[SelectivePromptModel, Callable[[Batch], float]]] = {
-        "released": (plain, lambda batch: released_schedule(plain, batch, config=plain_config)),
-        "ours": (ours, lambda batch: backward(ours, batch, config=config)["total"]),
-    }
-    for batch in batches:
-        for name, (model, step) in steps.items():
-            model.zero_grad(set_to_none=True)
+    with ProcessPoolExecutor(
+        1,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_start_reference,
+        initargs=(plain_config, torch.get_num_threads(), reference_keeps_memory),
+    ) as reference:
+        for of_batch, batch in zip([of_batches[-1], *of_batches], [batches[-1], *batches], strict=True):
+            second, loss = reference.submit(_reference_step, of_batch).result()
+            seconds["released"].append(second)
+            losses["released"].append(loss)
+            ours.zero_grad(set_to_none=True)
             started = time.perf_counter()
-            losses[name].append(step(batch))
-            seconds[name].append(time.perf_counter() - started)
+            losses["ours"].append(backward(ours, batch, config=config)["total"])
+            seconds["ours"].append(time.perf_counter() - started)
+    seconds, losses = ({name: values[1:] for name, values in each.items()} for each in (seconds, losses))
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     rate = matrix_rate(ours.backbone)
     fractions = [
@@ -107,6 +136,7 @@ def measure(config: TrialConfig, *, repeats: int) -> dict[str, Any]:
         "batch_size": config.optim.batch_size,
         "precision": ours.backbone.precision,
         "threads": torch.get_num_threads(),
+        "reference_keeps_memory": reference_keeps_memory,
         "seconds": seconds,
         "median_seconds": medians,
         "ratio": medians["released"] / medians["ours"],
@@ -257,6 +287,9 @@ def main(
     num_prompts: options.NumPrompts = 4,
     batch_size: options.BatchSize = 4,
     repeats: Annotated[int, typer.Option(help="Counted pairs of steps.")] = 3,
+    reference_keeps_memory: Annotated[
+        bool, typer.Option("--reference-keeps-memory", help="The released schedule keeps freed memory too.")
+    ] = False,
     with_prompts: Annotated[bool, typer.Option("--by-prompts", help="Also time K = 1, 2, 4, 8.")] = False,
     with_length: Annotated[
         bool, typer.Option("--by-length", help="Also time at most 64, 128, 256, 512 tokens.")
@@ -272,7 +305,7 @@ def main(
             "optim.batch_size": batch_size,
         }
     )
-    found = measure(config, repeats=repeats)
+    found = measure(config, repeats=repeats, reference_keeps_memory=reference_keeps_memory)
     if with_prompts:
         found["by_prompts"] = by_prompts(config, repeats=repeats)
     if with_length:

@@ -23,4 +23,4 @@ def keep_freed() -> bool:
     if mallopt is None:
         return False
     settings = [(_TRIM_THRESHOLD, _NEVER), (_TOP_PAD, _TOP_PAD_BYTES), (_MMAP_THRESHOLD, _MMAP_BYTES)]
-    return all([mallopt(name, value) == 1 for name, value in settings])
+    return all(mallopt(name, value) == 1 for name, value in settings)
