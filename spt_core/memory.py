@@ -14,7 +14,7 @@ def keep_freed() -> bool:
     """Let a glibc process keep what it frees, in place of handing it back to the kernel: of any other, nothing changes.
 
     A step on a CPU frees about a gigabyte of activations, and the next step's first touch of each page of it was a
-    fault in the kernel, which does not share its work between threads: a seventh of a step (docs/performance.md).
+    fault in the kernel, which does not share its work between threads: an eighth of a step (docs/performance.md).
 
     Returns:
         Whether the C library took it.
