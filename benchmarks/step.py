@@ -73,9 +73,9 @@ def released_schedule(model: SelectivePromptModel, batch: Batch, *, config: Tria
 
 
 def _start_reference(config: TrialConfig, num_threads: int, keeps_memory: bool) -> None:
-    """Make a process the reference's: its model, and a C library as the released code leaves it, if so wanted."""
-    if not keeps_memory:
-        memory.keep_freed = lambda: False  # type: ignore[assignment]
+    """Make a process the reference's: its model, and a C library as the released code leaves it, or as ours does."""
+    if keeps_memory:
+        memory.keep_freed()
     torch.set_num_threads(num_threads)
     _REFERENCE.append((build(config, device="cpu")[0], config))
 
@@ -102,6 +102,7 @@ def measure(config: TrialConfig, *, repeats: int, reference_keeps_memory: bool =
         Seconds a step (each and median), the ratio of the medians, the largest relative difference of the losses, and
         the median share of each part of a step of ours.
     """
+    memory.keep_freed()
     ours, tokenizer = build(config, device="cpu")
     plain_config = config.override({"backbone.precision": "float32"})
     of_batches = of_every_length(config, tokenizer, number=repeats)

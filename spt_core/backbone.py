@@ -10,7 +10,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from spt_core import attention, llama, memory, weights
+from spt_core import attention, llama, weights
 from spt_core.fields import PRECISIONS
 from spt_core.weights import Source
 
@@ -389,7 +389,6 @@ def _load(source: Source, dtype: torch.dtype) -> Any:
     from transformers import AutoModelForCausalLM
 
     attention.register()
-    memory.keep_freed()
     with weights.quiet_transformers():
         return AutoModelForCausalLM.from_pretrained(
             weights.folder_in(source, dtype),

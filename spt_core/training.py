@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
-from spt_core import checkpoint, parallel
+from spt_core import checkpoint, memory, parallel
 from spt_core.baselines import LoraModel, shown_examples, with_preamble
 from spt_core.batching import Batch, Example, collate, epoch_batches, some_dialogues, tokenise
 from spt_core.checkpoint import Progress
@@ -141,6 +141,8 @@ def fit(
     """
     device = device or default_device()
     config = config.canonical().model_copy(update={"compute": config.compute})
+    if device == "cpu":
+        memory.keep_freed()
     model, tokenizer = build(config, device=device)
     refuse_workers(config, parallel.world_size())
     splits = prepare(config, tokenizer)
