@@ -45,6 +45,7 @@ def ray_runtime(*, verbose: bool) -> Iterator[None]:
             "RAY_AIR_NEW_OUTPUT": "0",
             "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
             "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+            "TUNE_GLOBAL_CHECKPOINT_S": "inf",  # Tune's own state of a sweep, which nobody restores: at the end alone
             "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C then ends Ray and its processes at once
         }
     )

@@ -13,13 +13,11 @@ from sweeps.engine.plan import Plan, Trial
 from sweeps.engine.ray_runtime import ray_runtime
 from sweeps.engine.resources import Resources, refuse_impossible
 from sweeps.engine.retries import MOST_LOSSES
-from sweeps.engine.trial import PERCENT, Job, supervise
+from sweeps.engine.trial import OBJECTIVE, PERCENT, Job, supervise
 
 if TYPE_CHECKING:
     from sweeps.engine.explored import Explored
 
-OBJECTIVE = "dev/nll"
-"""What a study records of each trial: never a test metric."""
 _SUPERVISOR_CPU = 0.01
 _HEAD = "node:__internal_head__"
 """Resource that Ray gives to the head node alone."""
@@ -169,7 +167,9 @@ class Rounds:
         # A supervisor stays with the driver, so that no other node that is lost takes it along.
         bundle = share if in_process else {"CPU": _SUPERVISOR_CPU, _HEAD: _SUPERVISOR_CPU}
         tuner = tune.Tuner(
-            tune.with_resources(supervise, tune.PlacementGroupFactory([bundle])),
+            tune.with_resources(
+                tune.with_parameters(supervise, code_diff=provenance.code_diff()), tune.PlacementGroupFactory([bundle])
+            ),
             tune_config=tune.TuneConfig(
                 search_alg=source,
                 scheduler=scheduler,
@@ -213,7 +213,6 @@ def job_of(trial: Trial, plan: Plan, places: Places, resources: Resources, *, ow
             "identity": dict(trial.identity),
             "facts": provenance.facts(),
         },
-        code_diff=provenance.code_diff(),
         folder=str(places.trial(trial.key)),
         storage=places.checkpoints,
         handed_over=places.handed_over(trial.key),

@@ -23,7 +23,7 @@ from sweeps.engine.improvement import improvement
 from sweeps.engine.ledger import Entry, Ledger, alone, is_dead
 from sweeps.engine.plan import Plan, Trial
 from sweeps.engine.study import ABANDONED, ERROR, KEY, OWNER, keys, open_study, study_of
-from sweeps.engine.trial import FINAL, Job
+from sweeps.engine.trial import ROW, Job
 
 MOST_TWINS = 200
 """Proposals in a row that are answered without running anything, after which the space counts as explored."""
@@ -119,12 +119,13 @@ class PlannedSearch(_Source):
         self._waiting.remove(chosen)
         trial, job = chosen
         self._running[trial_id] = (trial, job.owner, {})
-        return {"job": vars(job)}
+        return {"job": job}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Keep a dev evaluation by its optimisation step; other reports carry no value."""
-        if self._value in result and FINAL not in result:
-            self._running[trial_id][2][int(result["step"])] = result[self._value]
+        row = dict(result.get(ROW, ()))
+        if self._value in row:
+            self._running[trial_id][2][int(row["step"])] = row[self._value]
 
     def _end(self, trial_id: str, *, error: bool) -> None:
         """Record the trial: COMPLETE with the ledger's value, else FAIL; another driver's is that one's to record."""
@@ -217,7 +218,7 @@ class StudySearch(_Source):
                 continue
             self._running[trial_id] = (asked, trial)
             self._proposed(trial)
-            return {"job": vars(self._job_of(trial))}
+            return {"job": self._job_of(trial)}
         self.gave_up = f"{MOST_TWINS} proposals in a row had been tried before: the space counts as explored"
         return str(Searcher.FINISHED)
 
@@ -242,13 +243,13 @@ class StudySearch(_Source):
         base = self._exploration.trial({})
         self._base_id = trial_id
         self._proposed(base)
-        return {"job": vars(self._job_of(base))}
+        return {"job": self._job_of(base)}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Record a dev evaluation at its step, where the study has that one objective."""
-        objectives = self._exploration.design.objectives
-        if trial_id != self._base_id and len(objectives) == 1 and objectives[0] in result and FINAL not in result:
-            self._running[trial_id][0].report(result[objectives[0]], int(result["step"]))
+        objectives, row = self._exploration.design.objectives, dict(result.get(ROW, ()))
+        if trial_id != self._base_id and len(objectives) == 1 and objectives[0] in row:
+            self._running[trial_id][0].report(row[objectives[0]], int(row["step"]))
 
     def _end(self, trial_id: str, *, error: bool) -> None:
         """Tell the study what the ledger says: COMPLETE, FAIL, or PRUNED for a trial that was stopped."""

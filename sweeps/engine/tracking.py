@@ -95,11 +95,16 @@ class _Child:
     def __init__(self, run: Run) -> None:
         self.id: str = run.info.run_id
         self.started: int = run.info.start_time
-        self.params = set(run.data.params)
+        self.complete = COMPLETE in run.data.tags
+        self.params = set() if self.complete else set(run.data.params)
         self.has_error = ERROR in run.data.tags
         self.has_inputs = bool(run.inputs and run.inputs.dataset_inputs)
-        self.complete = COMPLETE in run.data.tags
         self.sent: dict[tuple[str, int], float] | None = None
+
+    def end(self) -> None:
+        """All of it has arrived: a sweep of thousands keeps no more of it than that."""
+        self.complete = True
+        self.params, self.sent = set(), None
 
 
 class Tracker:
@@ -273,7 +278,7 @@ class Tracker:
         self._client.set_tag(child.id, STATE, result.state)
         if result.state == "finished":
             self._client.set_tag(child.id, COMPLETE, "true")
-            child.complete = True
+            child.end()
 
     def _summarise(self, folder: Path, metrics: Mapping[str, float], now: int) -> None:
         self._open()
@@ -313,8 +318,11 @@ class Tracker:
             identity = {PARENT: self._parent_id, TRIAL_KEY: trial.key}
             run = self._find_or_make(identity, name=trial.label, tags={**about, **(tags or {})}, started=started)
             child = self._children[trial.key] = _Child(run)
-        self._add_params(child.id, flatten(trial.config), known=child.params)
-        child.params.update(flatten(trial.config))
+        if child.complete:
+            return child
+        params = flatten(trial.config)
+        self._add_params(child.id, params, known=child.params)
+        child.params.update(params)
         if not child.has_inputs:
             self._client.log_inputs(child.id, datasets=_inputs(trial))
             child.has_inputs = True

@@ -11,8 +11,8 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +27,22 @@ ELSEWHERE = "elsewhere"
 """Metric that marks a report of a trial that another driver is running."""
 PERCENT = "percent"
 """Metric of a row: the share of the training budget that is spent, by which early stopping compares trials."""
+OBJECTIVE = "dev/nll"
+"""Metric by which early stopping and a study compare trials: never one of test."""
+ROW = "row"
+"""All of a row, in a report that has it: see `as_report`."""
 RETRIES = "retries"
 """Metric that marks the report of a trial that is tried again: how often it was."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """All that a trial needs to run anywhere; plain values.
+    """All that a trial needs to run anywhere; plain values, which nobody changes.
 
     Attributes:
         key: of the trial.
         config: nested, as it was asked for.
         environment: key, identity and provenance, written beside the results.
-        code_diff: uncommitted changes of the driver's checkout.
         folder: where the trial's files go.
         storage: where its Train run keeps checkpoints while it runs.
         ledger: URL of the ledger.
@@ -51,12 +54,12 @@ class Job:
         compute: the config's `compute` as this attempt uses it; None is as it was asked for.
         handed_over: where a worker on another node leaves the trial's files; empty where it writes to `folder`.
         spread: the workers go to as many nodes as there are, and not to as few.
+        code_diff: uncommitted changes of the driver's checkout, which a sweep hands over once, for all of its trials.
     """
 
     key: str
-    config: dict[str, Any]
-    environment: dict[str, Any]
-    code_diff: str
+    config: dict[str, Any] = field(repr=False)
+    environment: dict[str, Any] = field(repr=False)
     folder: str
     storage: str
     ledger: str
@@ -68,25 +71,42 @@ class Job:
     compute: dict[str, Any] | None = None
     handed_over: str = ""
     spread: bool = False
+    code_diff: str = field(default="", repr=False)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Job":
+        # Tune copies what a search proposes, several times, and keeps the copies for as long as the driver lives.
+        return self
 
 
-def supervise(values: dict[str, Any]) -> None:
+def as_report(row: Mapping[str, float]) -> dict[str, Any]:
+    """A row as Tune should get it: as one value, beside what a scheduler compares trials by.
+
+    Of every number in a report Tune keeps statistics for as long as the driver lives.
+    """
+    return {ROW: tuple(row.items()), **{name: row[name] for name in (PERCENT, OBJECTIVE) if name in row}}
+
+
+def supervise(values: dict[str, Any], *, code_diff: str) -> None:
     """The Tune function: claim the trial, run it, record how it ended.
 
     A trial that another driver is running is waited for; one that has finished is answered from the ledger.
+
+    Args:
+        values: the job of the trial, as `job`.
+        code_diff: of all jobs.
     """
     from ray import tune
 
-    job = Job(**values["job"])
+    job: Job = replace(values["job"], code_diff=code_diff)
     ledger = Ledger(job.ledger)
     waiting = False
     while not ledger.claim(job.key, owner=job.owner):
         entry = ledger.entries([job.key]).get(job.key)
         if entry is not None and entry.state == "finished":
-            tune.report({"step": entry.metrics.get("train/steps", 0.0), FINAL: 1.0})
+            tune.report({FINAL: 1.0})
             return
         if not waiting:
-            tune.report({"step": 0.0, ELSEWHERE: 1.0})
+            tune.report({ELSEWHERE: 1.0})
             waiting = True
         time.sleep(2)
     with Claim(ledger, job.key, owner=job.owner):
@@ -94,14 +114,14 @@ def supervise(values: dict[str, Any]) -> None:
     if "error" in outcome:
         ledger.fail(job.key, owner=job.owner, error=outcome["error"])
         # Not raised: what Tune tries again is a process that was lost, and this one has said how it ended.
-        tune.report({"step": 0.0, FINAL: 1.0})
+        tune.report({FINAL: 1.0})
         return
     if job.handed_over:
         storage.fetch(job.handed_over, Path(job.folder))
     ledger.finish(job.key, owner=job.owner, metrics=outcome["metrics"])
     storage.remove(storage.join(job.storage, job.key))  # the checkpoints have served
     # The metrics are the ledger's to tell: Tune would keep statistics of each for as long as the driver lives.
-    tune.report({"step": outcome["metrics"]["train/steps"], FINAL: 1.0})
+    tune.report({FINAL: 1.0})
 
 
 def _attempt_until_it_ends(job: Job) -> dict[str, Any]:
@@ -122,7 +142,7 @@ def _attempt_until_it_ends(job: Job) -> dict[str, Any]:
             losses += not ran_out_of_memory(error)
         _free_memory()  # out here, where no traceback holds the tensors of the attempt
         retries.write(folder, so_far)
-        tune.report({"step": 0.0, RETRIES: float(len(so_far.reasons))})
+        tune.report({RETRIES: float(len(so_far.reasons))})
 
 
 def _free_memory() -> None:
@@ -207,7 +227,8 @@ def _work(job: Job, *, on_checkpoint: Callable[[], None]) -> dict[str, Any]:
         mine = checkpoint is not None and rank() == 0
         if mine:
             on_checkpoint()
-        ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(checkpoint) if mine else None)
+        kept = ray.train.Checkpoint.from_directory(checkpoint) if mine else None
+        ray.train.report(as_report(metrics), checkpoint=kept)
 
     last = ray.train.get_checkpoint()
     if last is None:
@@ -230,6 +251,6 @@ def _run_here(job: Job) -> dict[str, Any]:
             shutil.copytree(checkpoint, fresh, dirs_exist_ok=True)
             shutil.rmtree(kept, ignore_errors=True)
             fresh.rename(kept)
-        tune.report(dict(metrics))
+        tune.report(as_report(metrics))
 
     return run(job, report=report, resume_from=kept if kept.is_dir() else None)

@@ -95,7 +95,6 @@ def run_again(trial: LoggedTrial, prepared: Prepared, *, folder: Path, report: t
         key=trial.environment["key"],
         config=prepared.config.override({"compute.threads": prepared.threads}).model_dump(),
         environment={"key": trial.environment["key"], "verifies": trial.run_id},
-        code_diff="",
         folder=str(folder / "trial"),
         storage=str(folder / "checkpoints"),
         ledger="",

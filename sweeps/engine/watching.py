@@ -17,11 +17,8 @@ from sweeps.engine.places import Places, result_of
 from sweeps.engine.plan import Plan, Trial
 from sweeps.engine.progress import View
 from sweeps.engine.results import TrialResult, origin_of
-from sweeps.engine.system_metrics import PREFIX
 from sweeps.engine.tracking import Tracker
-from sweeps.engine.trial import ELSEWHERE, FINAL, RETRIES
-
-_FAMILIES = ("train/", "dev/", "test/", PREFIX)
+from sweeps.engine.trial import ELSEWHERE, FINAL, PERCENT, RETRIES, ROW
 
 
 class Watcher(Callback):
@@ -78,17 +75,13 @@ class Watcher(Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: Mapping[str, Any], **info: Any
     ) -> None:
-        """A trial reported a row; the last one, which repeats the final metrics, is the ledger's to tell."""
+        """A trial reported a row, or how it goes on."""
         if ELSEWHERE in result:
             self._view.wait(_key(trial))
         elif RETRIES in result:
             self._retry(_key(trial))
-        elif FINAL not in result:
-            row = {
-                name: float(value)
-                for name, value in result.items()
-                if name in {"step", "total_steps", "seconds"} or name.startswith(_FAMILIES)
-            }
+        elif ROW in result:
+            row = {name: value for name, value in result[ROW] if name != PERCENT}
             self._view.update(_key(trial), row)
             if "test/progress" not in row:
                 self._tracker.progress(self.trials[_key(trial)], row)
@@ -97,7 +90,7 @@ class Watcher(Callback):
         """A trial came to its end, or was stopped."""
         key = _key(trial)
         if key in self.trials and trial.last_result and FINAL not in trial.last_result:
-            self._ledger.prune(key, owner=trial.config["job"]["owner"])  # unless it ended before it could be stopped
+            self._ledger.prune(key, owner=trial.config["job"].owner)  # unless it ended before it could be stopped
         self._end(key)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -106,7 +99,7 @@ class Watcher(Callback):
         folder, job = self._places.trial(key), trial.config["job"]
         known, config = retries.read(folder), self.trials[key].config
         try:
-            retries.write(folder, known.after(_error(trial), config=config, workers=job["workers"], losses=0))
+            retries.write(folder, known.after(_error(trial), config=config, workers=job.workers, losses=0))
         except retries.GaveUpError as final:  # Tune counts these
             self._view.retry(key, str(final))
         else:
@@ -114,7 +107,7 @@ class Watcher(Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """The process that held a trial's claim was lost once too often, or before it could begin."""
-        key, owner = _key(trial), trial.config["job"]["owner"]
+        key, owner = _key(trial), trial.config["job"].owner
         if trial.num_failures > retries.MOST_LOSSES:
             self._ledger.fail(key, owner=owner, error=one_line(_error(trial)))
         else:
@@ -146,4 +139,4 @@ def _error(trial: Any) -> Exception:
 
 
 def _key(trial: Any) -> str:
-    return str(trial.config["job"]["key"])
+    return str(trial.config["job"].key)

@@ -51,7 +51,6 @@ def job(tiny_llama: Path, tmp_path: Path) -> Callable[..., Job]:
             key=name,
             config=tiny_config(tiny_llama, **settings).model_dump(),
             environment={"key": name},
-            code_diff="",
             folder=str(tmp_path / name),
             storage=str(tmp_path / "checkpoints"),
             ledger=f"sqlite:///{tmp_path / 'ledger.db'}",
