@@ -50,6 +50,11 @@ class Places:
         """Checkpoints of trials that are running or were interrupted."""
         return storage.join(self.storage, "checkpoints") if self.storage else str(self.output / "checkpoints")
 
+    @property
+    def train_runs(self) -> str:
+        """Where Ray Train has a folder of its own; it keeps nothing in it that is asked for."""
+        return storage.join(self.storage, "train") if self.storage else str(self.output / "tune")
+
     def handed_over(self, key: str) -> str:
         """Where a trial's worker on another node leaves its files; empty where it writes to the trial's folder."""
         return storage.join(self.storage, "files", key) if self.storage else ""

@@ -215,6 +215,7 @@ def job_of(trial: Trial, plan: Plan, places: Places, resources: Resources, *, ow
         },
         folder=str(places.trial(trial.key)),
         storage=places.checkpoints,
+        train_runs=places.train_runs,
         handed_over=places.handed_over(trial.key),
         ledger=places.ledger,
         owner=owner,

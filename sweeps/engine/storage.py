@@ -6,6 +6,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+_WHOLE = ".whole"
+"""How the name of an empty file ends, that says that the folder beside it was written to its end."""
+
 
 def is_remote(place: str) -> bool:
     """Whether a place is a URI, such as `s3://bucket/folder`, and no path of this machine."""
@@ -42,6 +45,35 @@ def fetch(place: str, folder: Path) -> bool:
     folder.mkdir(parents=True, exist_ok=True)
     fs.copy_files(path, str(folder), source_filesystem=system, destination_filesystem=fs.LocalFileSystem())
     return True
+
+
+def keep(folder: Path, place: str) -> None:
+    """Let a place hold the files of a folder in the stead of those kept before, which stay until these are whole."""
+    system, path = _open(place)
+    before = _kept(system, path)
+    number = max(before, default=0) + 1
+    put(folder, join(place, str(number)))
+    system.open_output_stream(f"{path}/{number}{_WHOLE}").close()
+    for old in before:
+        with suppress(OSError):  # it costs room and nothing else
+            system.delete_file(f"{path}/{old}{_WHOLE}")
+            system.delete_dir(f"{path}/{old}")
+
+
+def fetch_kept(place: str, folder: Path) -> bool:
+    """Copy the files that a place was last let keep to a folder; False if there are none."""
+    kept = _kept(*_open(place))
+    return bool(kept) and fetch(join(place, str(max(kept))), folder)
+
+
+def _kept(system: Any, path: str) -> list[int]:
+    """The numbers of what is kept whole at a place."""
+    from pyarrow import fs
+
+    if system.get_file_info(path).type != fs.FileType.Directory:
+        return []
+    names = (info.base_name for info in system.get_file_info(fs.FileSelector(path)))
+    return [int(name.removesuffix(_WHOLE)) for name in names if name.endswith(_WHOLE)]
 
 
 def remove(place: str) -> None:

@@ -1,18 +1,17 @@
-"""One trial: the Tune function that holds its claim, and the Train worker that does its work.
+"""One trial: the Tune function that holds its claim, and the attempts at its work.
 
-Three processes take part. The Tune function claims the trial in the ledger and starts a Train run named by the
-trial's key; the worker trains, evaluates and writes the trial's folder (worker.py); the driver watches (runner.py).
-An attempt that broke off is tried again here and nowhere else, as retries.py says.
+Three processes take part. The Tune function claims the trial in the ledger and hands it to the worker of its Train run
+(train_run.py), or is the worker itself; the worker trains, evaluates and writes the trial's folder (worker.py); the
+driver watches (watching.py). An attempt that broke off is tried again here and nowhere else, as retries.py says.
 Only the worker needs torch, whose import is dear: nothing here imports it before the worker's own work begins.
 """
 
 import gc
-import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +43,8 @@ class Job:
         config: nested, as it was asked for.
         environment: key, identity and provenance, written beside the results.
         folder: where the trial's files go.
-        storage: where its Train run keeps checkpoints while it runs.
+        storage: where checkpoints are kept while it runs.
+        train_runs: where Ray Train has a folder of its own.
         ledger: URL of the ledger.
         owner: of the claim: the driver that asked for the trial.
         workers: Train workers; 0 trains inside the Tune function.
@@ -62,6 +62,7 @@ class Job:
     environment: dict[str, Any] = field(repr=False)
     folder: str
     storage: str
+    train_runs: str
     ledger: str
     owner: str
     workers: int
@@ -131,9 +132,13 @@ def _attempt_until_it_ends(job: Job) -> dict[str, Any]:
     folder, losses = Path(job.folder), 0
     so_far = retries.read(folder)
     while True:
-        attempt = replace(job, compute={**job.config["compute"], **so_far.layout})
+        now = replace(job, compute={**job.config["compute"], **so_far.layout})
         try:
-            return _run_here(attempt) if job.workers == 0 else _run_in_workers(attempt)
+            if job.workers == 0:
+                return attempt(now, report=tune.report)
+            from sweeps.engine.train_run import TrainRun
+
+            return TrainRun.of_this_process(now).attempt(now, report=tune.report)
         except Exception as error:
             try:
                 so_far = so_far.after(error, config=config.parse(job.config), workers=job.workers, losses=losses)
@@ -152,105 +157,49 @@ def _free_memory() -> None:
         sys.modules["torch"].cuda.empty_cache()
 
 
-def _run_in_workers(job: Job) -> dict[str, Any]:
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-    from ray.train.v2.api.config import LoggingConfig
-    from ray.tune.integration.ray_train import TuneReportCallback
+def attempt(job: Job, *, report: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """One attempt at a trial in this very process, which keeps the frozen backbone for the next one.
 
-    resources = {"CPU": float(job.cpus_per_worker)}
-    if job.gpus_per_worker:
-        resources["GPU"] = job.gpus_per_worker
-    arguments: dict[str, Any] = {
-        "train_loop_config": asdict(job),
-        "scaling_config": ScalingConfig(
-            num_workers=job.workers,
-            use_gpu=bool(job.gpus_per_worker),
-            resources_per_worker=resources,
-            placement_strategy="SPREAD" if job.spread else "PACK",
-        ),
-        "run_config": RunConfig(
-            name=job.key,
-            storage_path=job.storage,
-            callbacks=[TuneReportCallback()],
-            checkpoint_config=CheckpointConfig(num_to_keep=1),
-            failure_config=FailureConfig(max_failures=0, controller_failure_limit=1),
-            logging_config=LoggingConfig(log_level="INFO" if job.verbose else "ERROR"),
-        ),
-    }
-    if job.workers == 1:
-        # No process group to set up: the plain trainer starts two seconds sooner than the one for torch.
-        from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
-
-        result = DataParallelTrainer(work, **arguments).fit()
-    else:
-        from ray.train.torch import TorchConfig, TorchTrainer
-        from torch.distributed import is_nccl_available
-
-        # GPUs that are only counted, as in tests, come with a torch that has no NCCL.
-        backend = "nccl" if job.gpus_per_worker and is_nccl_available() else "gloo"
-        result = TorchTrainer(work, torch_config=TorchConfig(backend=backend), **arguments).fit()
-    outcome: dict[str, Any] = result.return_value
-    return outcome
-
-
-def work(values: dict[str, Any]) -> dict[str, Any]:
-    """The Train worker: the trial itself, reported to Ray.
+    Args:
+        job: the trial. Its last checkpoint is gone on with, whoever left it.
+        report: takes each row, as Tune should get it; of several workers the first one's alone.
 
     Returns:
         `{"metrics": ...}`, or `{"error": ...}` for what a retry would only repeat; whatever else is raised is tried
         again from the last checkpoint.
     """
-    from spt_core.parallel import rank
-
-    job = Job(**values)
     if not job.handed_over:
-        return _work(job, on_checkpoint=lambda: None)
+        return _attempt(job, report=report)
     with tempfile.TemporaryDirectory(prefix="spt-trial-") as scratch:
         folder = Path(scratch)
         # What an attempt on another node left: its history, or all of a trial whose end nobody heard of.
         storage.fetch(job.handed_over, folder)
-
-        # The history keeps up with the checkpoints, so that an attempt elsewhere goes on with both.
-        outcome = _work(replace(job, folder=scratch), on_checkpoint=lambda: storage.put(folder, job.handed_over))
-        if rank() == 0 and "metrics" in outcome:
+        outcome = _attempt(replace(job, folder=scratch), report=report)
+        if _is_first() and "metrics" in outcome:
             storage.put(folder, job.handed_over)
         return outcome
 
 
-def _work(job: Job, *, on_checkpoint: Callable[[], None]) -> dict[str, Any]:
-    import ray.train
-
-    from spt_core.parallel import rank
+def _attempt(job: Job, *, report: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     from sweeps.engine.worker import run
 
-    def report(metrics: dict[str, float], checkpoint: Path | None) -> None:
-        mine = checkpoint is not None and rank() == 0
-        if mine:
-            on_checkpoint()
-        kept = ray.train.Checkpoint.from_directory(checkpoint) if mine else None
-        ray.train.report(as_report(metrics), checkpoint=kept)
+    checkpoints = storage.join(job.storage, job.key)
 
-    last = ray.train.get_checkpoint()
-    if last is None:
-        return run(job, report=report, resume_from=None)
-    with last.as_directory() as folder:
-        return run(job, report=report, resume_from=Path(folder))
-
-
-def _run_here(job: Job) -> dict[str, Any]:
-    """The trial in this very process, which keeps the frozen backbone for the next one."""
-    from ray import tune
-
-    from sweeps.engine.worker import run
-
-    kept = Path(job.storage) / job.key / "checkpoint"
-
-    def report(metrics: dict[str, float], checkpoint: Path | None) -> None:
+    def on_row(metrics: dict[str, float], checkpoint: Path | None) -> None:
+        if not _is_first():
+            return
         if checkpoint is not None:
-            fresh = kept.with_name("fresh")
-            shutil.copytree(checkpoint, fresh, dirs_exist_ok=True)
-            shutil.rmtree(kept, ignore_errors=True)
-            fresh.rename(kept)
-        tune.report(as_report(metrics))
+            if job.handed_over:  # the history keeps up with the checkpoints: an attempt elsewhere goes on with both
+                storage.put(Path(job.folder), job.handed_over)
+            storage.keep(checkpoint, checkpoints)
+        report(as_report(metrics))
 
-    return run(job, report=report, resume_from=kept if kept.is_dir() else None)
+    with tempfile.TemporaryDirectory(prefix="spt-checkpoint-") as folder:
+        found = storage.fetch_kept(checkpoints, Path(folder))
+        return run(job, report=on_row, resume_from=Path(folder) if found else None)
+
+
+def _is_first() -> bool:
+    from spt_core.parallel import rank
+
+    return rank() == 0

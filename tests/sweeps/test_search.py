@@ -60,7 +60,7 @@ class Driver:
         self.answered.append(trial.key)
 
     def _job(self, trial: Trial) -> Job:
-        return Job(trial.key, trial.config.model_dump(), {}, "", "", "", self.owner, 0, 1, 0.0, False)
+        return Job(trial.key, trial.config.model_dump(), {}, "", "", "", "", self.owner, 0, 1, 0.0, False)
 
     def ask(self, name: str) -> Trial | None:
         answer = self.search.suggest(name)
@@ -518,7 +518,7 @@ def test_of_planned_trials_what_another_driver_has_comes_last(plan_of: Callable[
         assert ledger.claim(trial.key, owner=other)
     ledger.finish(over.key, owner=other, metrics={"dev/nll": 3.0})
     ledger.fail(broken.key, owner=other, error="no")
-    jobs = [Job(one.key, one.config.model_dump(), {}, "", "", "", mine, 0, 1, 0.0, False) for one in trials]
+    jobs = [Job(one.key, one.config.model_dump(), {}, "", "", "", "", mine, 0, 1, 0.0, False) for one in trials]
     planned = PlannedSearch(
         "shared",
         trials,

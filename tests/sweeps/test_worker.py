@@ -53,6 +53,7 @@ def job(tiny_llama: Path, tmp_path: Path) -> Callable[..., Job]:
             environment={"key": name},
             folder=str(tmp_path / name),
             storage=str(tmp_path / "checkpoints"),
+            train_runs=str(tmp_path / "tune"),
             ledger=f"sqlite:///{tmp_path / 'ledger.db'}",
             owner="ann",
             workers=0,
