@@ -28,7 +28,8 @@ class _Mailbox:
     def __init__(self) -> None:
         self._jobs: list[Job] = []
         self._posted = asyncio.Condition()
-        self._said: asyncio.Queue[tuple[int, dict[str, Any]]] = asyncio.Queue()
+        # No more than one waits to be heard, so that no worker runs ahead of whoever may stop its trial.
+        self._said: asyncio.Queue[tuple[int, dict[str, Any]]] = asyncio.Queue(maxsize=1)
 
     async def post(self, job: Job) -> int:
         """Hand a job to all workers; its number."""
@@ -44,7 +45,7 @@ class _Mailbox:
             return self._jobs[number]
 
     async def say(self, number: int, message: dict[str, Any]) -> None:
-        """A worker says something of a job."""
+        """A worker says something of a job, and waits until what was said before has been heard."""
         await self._said.put((number, message))
 
     async def hear(self, seconds: float) -> tuple[int, dict[str, Any]] | None:

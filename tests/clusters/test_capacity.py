@@ -90,6 +90,26 @@ def test_files_go_through_a_shared_folder_and_back(tmp_path: Path) -> None:
     storage.remove(place)
 
 
+def test_what_a_place_keeps_is_the_last_that_was_written_to_its_end(tmp_path: Path) -> None:
+    given, place = tmp_path / "given", str(tmp_path / "kept")
+    given.mkdir()
+    assert not storage.fetch_kept(place, tmp_path / "none")
+    for step in range(12):
+        (given / "step").write_text(str(step))
+        (given / f"of-{step}").write_text("")
+        storage.keep(given, place)
+        (given / f"of-{step}").unlink()
+    (tmp_path / "kept" / "13").mkdir()  # its writer died before it came to the end
+    (tmp_path / "kept" / "13" / "step").write_text("12")
+    assert storage.fetch_kept(place, tmp_path / "back")
+    assert sorted(path.name for path in (tmp_path / "back").iterdir()) == ["of-11", "step"]
+    assert (tmp_path / "back" / "step").read_text() == "11"
+    assert len(list((tmp_path / "kept").iterdir())) == 3, "what is kept, its mark, and what was broken off"
+    storage.keep(given, place)
+    assert storage.fetch_kept(place, tmp_path / "again")
+    assert [path.name for path in (tmp_path / "again").iterdir()] == ["step"]
+
+
 def test_places_below_a_bucket_keep_its_options_at_the_end() -> None:
     places = Places(Path("/runs"), storage="s3://bucket/spt/?region=us-east-1")
     assert places.handed_over("key") == "s3://bucket/spt/files/key?region=us-east-1"
