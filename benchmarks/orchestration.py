@@ -1,8 +1,9 @@
 """Seconds that a trial takes beyond its training and evaluation: through a Ray Train worker, and in process.
 
 A sweep of several seeds and one of a single seed run as a user would start them, on a tiny random model, one trial at
-a time. The difference between the two, a trial, is free of what a sweep costs once (Ray's start, the report); the
-trials' own seconds are then taken off.
+a time. The difference between the two, a trial, is free of what a sweep costs once: Ray's start, the report, and the
+start of the processes that all of its trials go through, which is in the seconds of the shorter sweep. The trials' own
+seconds, by the same difference, are then taken off.
 
     python -m benchmarks.orchestration --json
 """
@@ -50,7 +51,7 @@ def measure(*, trials: int) -> dict[str, Any]:
         trials: of the longer sweep.
 
     Returns:
-        For each way: seconds of either sweep, mean compute of a trial, and seconds a trial beyond it.
+        For each way: seconds of either sweep, compute of a trial, and seconds a trial beyond it.
     """
     found: dict[str, Any] = {"trials": trials}
     with tempfile.TemporaryDirectory(prefix="spt-orchestration-") as work:
@@ -59,12 +60,13 @@ def measure(*, trials: int) -> dict[str, Any]:
         sweep = folder / "empty.py"
         sweep.write_text(SWEEP.format())
         for name, workers in (("train worker", 1), ("in process", 0)):
-            seconds = {}
+            seconds, of_trials = {}, {}
             for count in (1, trials):
                 output = folder / f"runs-{workers}-{count}"
                 seconds[count] = _run(sweep, model=model, seeds=count, workers=workers, output=output)
-            of_trials = [json.loads(path.read_text())["seconds"] for path in output.glob("trials/*/metrics.json")]
-            compute = sum(of_trials) / len(of_trials)
+                paths = output.glob("trials/*/metrics.json")
+                of_trials[count] = sum(json.loads(path.read_text())["seconds"] for path in paths)
+            compute = (of_trials[trials] - of_trials[1]) / (trials - 1)
             a_trial = (seconds[trials] - seconds[1]) / (trials - 1)
             found[name] = {
                 "sweep_seconds": seconds,

@@ -53,6 +53,24 @@ def test_a_process_that_dies_between_two_trials_takes_none_along(tiny_llama: Pat
     assert len(assert_whole(folder, steps=4)) == 4
 
 
+def test_a_train_worker_does_one_trial_after_the_other_and_may_die_between_two(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
+    folder = Folder(tmp_path)
+    command = [*spt(folder, {"prompts.num_prompts": [1, 2, 3]}), "--model", tiny_llama, *EXACT]
+    sweep = folder.start(*command, "--workers", "1", "--concurrency", "1")
+    sweep.until(": training ")
+    (worker,) = sweep.family.processes(TRAIN_WORKER)
+    sweep.until(": finished")
+    sweep.until(": training ")
+    assert sweep.family.processes(TRAIN_WORKER) == [worker]
+    sweep.until(": finished")
+    sweep.kill_one(TRAIN_WORKER)
+    ended = sweep.wait()
+    assert ended.code == 0, ended.output
+    assert len(assert_whole(folder, steps=4)) == 3
+
+
 def test_a_trial_out_of_memory_goes_on_with_half_the_micro_batch(tiny_llama: Path, tmp_path: Path) -> None:
     """The limit of the process falls, in the middle of training, below what a step of the whole batch takes."""
     folder = Folder(tmp_path)
