@@ -14,18 +14,22 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.faults]
 MIB = 2**20
 
 
-def test_a_killed_train_worker_is_replaced_and_the_trial_goes_on(tiny_llama: Path, tmp_path: Path) -> None:
+def test_a_killed_train_worker_is_replaced_and_does_all_that_is_left(tiny_llama: Path, tmp_path: Path) -> None:
     folder = Folder(tmp_path)
-    command = [*spt(folder, {"prompts.num_prompts": [2]}), "--model", tiny_llama, *EXACT, "--set", "optim.max_steps=60"]
-    sweep = folder.start(*command)
+    command = [*spt(folder, {"prompts.num_prompts": [2, 1]}), "--model", tiny_llama, *EXACT]
+    sweep = folder.start(*command, "--set", "optim.max_steps=60", "--workers", "1", "--concurrency", "1")
     sweep.until(r"training \d\d/60")
     sweep.kill_one(TRAIN_WORKER)
     retrying = sweep.until(": retrying: ")
     assert "its worker process has died" in retrying
     assert "training 0/60" not in sweep.until(r": training \d+/60"), "it goes on from its checkpoint"
+    (replacement,) = sweep.family.processes(TRAIN_WORKER)
+    sweep.until(": finished")
+    sweep.until(": training ")
+    assert sweep.family.processes(TRAIN_WORKER) == [replacement], "it does one trial after the other"
     ended = sweep.wait()
     assert ended.code == 0, ended.output
-    assert_whole(folder, steps=60, retries={1})
+    assert_whole(folder, steps=60, retries={0, 1})
 
 
 def test_a_killed_tune_function_is_replaced_and_the_trial_goes_on(tiny_llama: Path, tmp_path: Path) -> None:
@@ -51,24 +55,6 @@ def test_a_process_that_dies_between_two_trials_takes_none_along(tiny_llama: Pat
     ended = sweep.wait()
     assert ended.code == 0, ended.output
     assert len(assert_whole(folder, steps=4)) == 4
-
-
-def test_a_train_worker_does_one_trial_after_the_other_and_may_die_between_two(
-    tiny_llama: Path, tmp_path: Path
-) -> None:
-    folder = Folder(tmp_path)
-    command = [*spt(folder, {"prompts.num_prompts": [1, 2, 3]}), "--model", tiny_llama, *EXACT]
-    sweep = folder.start(*command, "--workers", "1", "--concurrency", "1")
-    sweep.until(": training ")
-    (worker,) = sweep.family.processes(TRAIN_WORKER)
-    sweep.until(": finished")
-    sweep.until(": training ")
-    assert sweep.family.processes(TRAIN_WORKER) == [worker]
-    sweep.until(": finished")
-    sweep.kill_one(TRAIN_WORKER)
-    ended = sweep.wait()
-    assert ended.code == 0, ended.output
-    assert len(assert_whole(folder, steps=4)) == 3
 
 
 def test_a_trial_out_of_memory_goes_on_with_half_the_micro_batch(tiny_llama: Path, tmp_path: Path) -> None:
