@@ -14,7 +14,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.config import LoggingConfig
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from sweeps.engine.trial import ROW, Job, attempt
+from sweeps.engine.trial import ROW, Job, attempt, is_first
 
 _LISTEN_SECONDS = 0.5
 
@@ -26,22 +26,26 @@ class _Mailbox:
     """
 
     def __init__(self) -> None:
-        self._jobs: list[Job] = []
-        self._posted = asyncio.Condition()
+        self._posted = 0
+        self._jobs: dict[int, Job] = {}
+        self._changed = asyncio.Condition()
         # No more than one waits to be heard, so that no worker runs ahead of whoever may stop its trial.
         self._said: asyncio.Queue[tuple[int, dict[str, Any]]] = asyncio.Queue(maxsize=1)
 
     async def post(self, job: Job) -> int:
         """Hand a job to all workers; its number."""
-        async with self._posted:
-            self._jobs.append(job)
-            self._posted.notify_all()
-            return len(self._jobs) - 1
+        async with self._changed:
+            number = self._posted
+            self._posted += 1
+            self._jobs[number] = job
+            self._jobs.pop(number - 2, None)  # the job before may still be asked for, by a worker that is behind
+            self._changed.notify_all()
+            return number
 
     async def job(self, number: int) -> Job:
         """A job, once there is one of that number."""
-        async with self._posted:
-            await self._posted.wait_for(lambda: len(self._jobs) > number)
+        async with self._changed:
+            await self._changed.wait_for(lambda: number < self._posted)
             return self._jobs[number]
 
     async def say(self, number: int, message: dict[str, Any]) -> None:
@@ -157,7 +161,5 @@ def serve(values: dict[str, Any]) -> None:
             ray.get(mailbox.say.remote(number, message))
 
         outcome = attempt(job, report=say)
-        from spt_core.parallel import rank
-
-        if rank() == 0:
+        if is_first():
             say(outcome)

@@ -175,7 +175,7 @@ def attempt(job: Job, *, report: Callable[[dict[str, Any]], None]) -> dict[str, 
         # What an attempt on another node left: its history, or all of a trial whose end nobody heard of.
         storage.fetch(job.handed_over, folder)
         outcome = _attempt(replace(job, folder=scratch), report=report)
-        if _is_first() and "metrics" in outcome:
+        if is_first() and "metrics" in outcome:
             storage.put(folder, job.handed_over)
         return outcome
 
@@ -186,7 +186,7 @@ def _attempt(job: Job, *, report: Callable[[dict[str, Any]], None]) -> dict[str,
     checkpoints = storage.join(job.storage, job.key)
 
     def on_row(metrics: dict[str, float], checkpoint: Path | None) -> None:
-        if not _is_first():
+        if not is_first():
             return
         if checkpoint is not None:
             if job.handed_over:  # the history keeps up with the checkpoints: an attempt elsewhere goes on with both
@@ -199,7 +199,8 @@ def _attempt(job: Job, *, report: Callable[[dict[str, Any]], None]) -> dict[str,
         return run(job, report=on_row, resume_from=Path(folder) if found else None)
 
 
-def _is_first() -> bool:
+def is_first() -> bool:
+    """Whether this worker is the one that speaks for all of its trial's."""
     from spt_core.parallel import rank
 
     return rank() == 0
