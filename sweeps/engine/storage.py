@@ -52,6 +52,7 @@ def keep(folder: Path, place: str) -> None:
     system, path = _open(place)
     before = _kept(system, path)
     number = max(before, default=0) + 1
+    remove(join(place, str(number)))  # of a writer that was interrupted
     put(folder, join(place, str(number)))
     system.open_output_stream(f"{path}/{number}{_WHOLE}").close()
     for old in before:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import ray
+from ray.exceptions import RayActorError
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.config import LoggingConfig
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -101,6 +102,13 @@ class TrainRun:
         Raises:
             Exception: a worker was lost, or ran out of memory; the run has ended with it.
         """
+        try:
+            return self._attempt(job, report)
+        except RayActorError:
+            self._thread.join()  # without its mailbox each worker fails with what it says next, and the run with it
+            raise
+
+    def _attempt(self, job: Job, report: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
         number = ray.get(self._mailbox.post.remote(job))
         while True:
             heard: tuple[int, dict[str, Any]] | None = ray.get(self._mailbox.hear.remote(_LISTEN_SECONDS))
@@ -152,7 +160,11 @@ def _trainer(job: Job, values: dict[str, Any]) -> Any:
 
 
 def serve(values: dict[str, Any]) -> None:
-    """The Train worker: one trial after the other, for as long as it lives."""
+    """The Train worker: one trial after the other, for as long as it lives.
+
+    Args:
+        values: the actor that jobs come from, as `mailbox`.
+    """
     mailbox = values["mailbox"]
     for number in itertools.count():
         job: Job = ray.get(mailbox.job.remote(number))

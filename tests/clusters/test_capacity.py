@@ -100,7 +100,7 @@ def test_what_a_place_keeps_is_the_last_that_was_written_to_its_end(tmp_path: Pa
         storage.keep(given, place)
         (given / f"of-{step}").unlink()
     (tmp_path / "kept" / "13").mkdir()  # its writer died before it came to the end
-    (tmp_path / "kept" / "13" / "step").write_text("12")
+    (tmp_path / "kept" / "13" / "of-12").write_text("")
     assert storage.fetch_kept(place, tmp_path / "back")
     assert sorted(path.name for path in (tmp_path / "back").iterdir()) == ["of-11", "step"]
     assert (tmp_path / "back" / "step").read_text() == "11"

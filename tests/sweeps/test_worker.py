@@ -13,7 +13,7 @@ import torch
 
 from sweeps.engine import worker
 from sweeps.engine.failures import one_line
-from sweeps.engine.trial import Job
+from sweeps.engine.trial import Job, as_report
 from tests.conftest import tiny_config
 
 
@@ -91,6 +91,17 @@ def test_a_trial_that_died_goes_on_and_its_history_has_each_step_once(
     assert [row["step"] for row in history(broken)] == [0, 1, 2, 3, 4, 5, 6]
     assert [but_for_the_machine(row) for row in history(broken)] == [but_for_the_machine(row) for row in history(whole)]
     assert but_for_the_machine(again["metrics"]) == but_for_the_machine(uninterrupted["metrics"])
+
+
+def test_tune_gets_a_row_as_one_value_and_no_number_that_nothing_compares_trials_by() -> None:
+    row = {"step": 4.0, "train/total": 2.5, "dev/nll": 3.5, "dev/dead_prompts": 1.0, "percent": 50.0}
+    report = as_report(row)
+    assert dict(report["row"]) == row
+    assert {name: value for name, value in report.items() if isinstance(value, float)} == {
+        "percent": 50.0,
+        "dev/nll": 3.5,
+    }
+    assert as_report({"step": 0.0}) == {"row": (("step", 0.0),)}
 
 
 def test_a_trial_that_ended_unrecorded_answers_from_its_folder(job: Callable[..., Job], tmp_path: Path) -> None:
