@@ -85,14 +85,14 @@ class TrialConfig(Part):
             ValueError: a path that does not exist, or a value that its field refuses; names field, value and cure.
         """
         tree = self.model_dump()
-        known = self.field_paths()
+        known = _every_path(TrialConfig)
         for path, value in values.items():
             *parents, leaf = path.split(".")
             branch: Any = tree
             for parent in parents:
                 branch = branch.get(parent) if isinstance(branch, dict) else None
             if not isinstance(branch, dict) or leaf not in branch:
-                raise ValueError(f"unknown field {path!r}{_nearest(path, known)}")
+                raise ValueError(f"unknown field {path!r}{_nearest(path, list(known))}")
             if path not in known:
                 raise ValueError(f"{path!r} is a group of fields: set one of {', '.join(self.field_paths(path))}")
             branch[leaf] = value
@@ -118,23 +118,23 @@ class TrialConfig(Part):
         only scale the objective, which Adam does not see: SPT at K = 1 is plain prompt tuning. The released fusion
         scales the logits by the similarity, so it stays.
         """
-        folded: dict[str, Any] = {"compute": ComputeConfig()}
+        folded: dict[str, Any] = {"compute": _DEFAULT.compute}
         if self.method != "lora":
-            folded["lora"] = LoraConfig()
+            folded["lora"] = _DEFAULT.lora
         if self.method != "in_context":
-            folded["in_context"] = InContextConfig()
+            folded["in_context"] = _DEFAULT.in_context
         if self.prompts.init != "text":
             folded["prompts"] = self.prompts.model_copy(update={"init_text": None})
         if self.method == "spt":
             folded["losses"] = losses = self._folded_losses()
             if self.prompts.num_prompts == 1 and not losses.fusion.enabled:
-                folded["retriever"] = RetrieverConfig()
+                folded["retriever"] = _DEFAULT.retriever
         else:
-            folded |= {"losses": _ONE_PREDICTION, "retriever": RetrieverConfig()}
+            folded |= {"losses": _ONE_PREDICTION, "retriever": _DEFAULT.retriever}
             if self.method == "in_context" or self.lora.rank is not None:
-                folded["prompts"] = PromptsConfig()
+                folded["prompts"] = _DEFAULT.prompts
         if self.method == "in_context":
-            folded["optim"] = OptimConfig()
+            folded["optim"] = _DEFAULT.optim
             if self.in_context.num_examples == 0:
                 folded["seed"] = 0
         return self.model_copy(update=folded)
@@ -143,7 +143,7 @@ class TrialConfig(Part):
         losses = self.losses
         contrastive = _fold(losses.contrastive)
         if self.optim.batch_size == 1:
-            contrastive = ContrastiveTerm(enabled=False)
+            contrastive = _off(ContrastiveTerm)
         if self.retriever.activation == "none" and contrastive.enabled:
             contrastive = contrastive.model_copy(update={"scores": "activated"})
         if self.prompts.num_prompts > 1:
@@ -178,6 +178,9 @@ class TrialConfig(Part):
         return hashlib.sha256(json.dumps(form, sort_keys=True).encode()).hexdigest()[:16]
 
 
+_DEFAULT = TrialConfig()
+"""What a part that is not used is folded to."""
+
 _ONE_PREDICTION = LossesConfig(
     selection=SelectionTerm(enabled=False),
     contrastive=ContrastiveTerm(enabled=False),
@@ -188,8 +191,13 @@ _ONE_PREDICTION = LossesConfig(
 _Term = TypeVar("_Term", SoftPromptTerm, ContrastiveTerm, SelectionTerm, FusionTerm)
 
 
+@functools.cache
+def _off(kind: type[_Term]) -> _Term:
+    return kind(enabled=False)
+
+
 def _fold(term: _Term) -> _Term:
-    return term if term.enabled and term.weight > 0 else type(term)(enabled=False)
+    return term if term.enabled and term.weight > 0 else _off(type(term))
 
 
 @functools.cache
