@@ -7,7 +7,7 @@ same gradient) is in `ComputeConfig`, which the canonical form leaves out.
 import functools
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -92,7 +92,7 @@ class TrialConfig(Part):
             for parent in parents:
                 branch = branch.get(parent) if isinstance(branch, dict) else None
             if not isinstance(branch, dict) or leaf not in branch:
-                raise ValueError(f"unknown field {path!r}{_nearest(path, list(known))}")
+                raise ValueError(f"unknown field {path!r}{_nearest(path, known)}")
             if path not in known:
                 raise ValueError(f"{path!r} is a group of fields: set one of {', '.join(self.field_paths(path))}")
             branch[leaf] = value
@@ -239,7 +239,7 @@ def _explain(problem: Any) -> str:
     return f"{path} = {problem['input']!r}: {message}"
 
 
-def _nearest(path: str, known: list[str]) -> str:
+def _nearest(path: str, known: Sequence[str]) -> str:
     import difflib
 
     by_leaf = [candidate for candidate in known if candidate.rsplit(".", 1)[-1] == path.rsplit(".", 1)[-1]]

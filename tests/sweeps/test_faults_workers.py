@@ -61,21 +61,21 @@ def test_a_trial_out_of_memory_goes_on_with_half_the_micro_batch(tiny_llama: Pat
     """The limit of the process falls, in the middle of training, below what a step of the whole batch takes."""
     folder = Folder(tmp_path)
     large = [
-        *("--set", "optim.batch_size=192", "--set", "optim.max_steps=6", "--set", "optim.epochs=6"),
+        *("--set", "optim.batch_size=192", "--set", "optim.max_steps=10", "--set", "optim.epochs=10"),
         *("--set", "data.max_tokens=160"),
     ]
     command = [*spt(folder, {"prompts.num_prompts": [4]}), "--model", tiny_llama, *EXACT, *large, "--workers", "0"]
     sweep = folder.start(*command)
-    sweep.until(r"training 2/6")
+    sweep.until(r"training 2/10")
     (process,) = sweep.family.processes(TUNE_FUNCTION)
-    lowest, highest = memory_range(process, seconds=4)
+    lowest, highest = memory_range(process, seconds=5)
     process.rlimit(psutil.RLIMIT_DATA, (lowest + 6 * (highest - lowest) // 10, psutil.RLIM_INFINITY))
     retrying = sweep.until(": retrying: ")
     assert "can't allocate memory" in retrying or "MemoryError" in retrying
     assert "compute.micro_batch_size=96" in retrying
     ended = sweep.wait()
     assert ended.code == 0, ended.output
-    (child,) = assert_whole(folder, steps=6).values()
+    (child,) = assert_whole(folder, steps=10).values()
     assert int(child.data.tags["spt.retries"]) >= 1
     assert int(child.data.tags["spt.micro_batch_size"]) <= 96
     assert "memory" in child.data.tags["spt.retry_reasons"].lower()
