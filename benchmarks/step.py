@@ -246,12 +246,12 @@ def products(model: SelectivePromptModel, batch: Batch) -> float:
     """Floating-point operations of a step in its linear layers, forward and backward; attention is not counted.
 
     The weights are frozen, so the backward pass is one product a layer, as the forward pass is. The head sees the
-    response positions alone, and so does the last layer but for its keys and values. The few products of the prompts,
-    which no two rows repeat, are left out.
+    response positions alone, and so does the last layer but for its keys and values. Padding is not counted, and
+    neither is a row's last token, which predicts nothing; the few products of the prompts, which no two rows repeat,
+    are left out.
     """
-    rows = len(batch) * model.num_prompts
-    num_tokens = rows * batch.mask_BT.shape[1]
-    num_predicted = rows * (batch.response_mask_BR.shape[1] + 1)
+    num_tokens = model.num_prompts * int(batch.mask_BT.sum() - len(batch))
+    num_predicted = model.num_prompts * int(batch.response_mask_BR.sum())
     head = model.backbone.model.get_output_embeddings()
     *before, last = model.backbone.model.model.layers
     everywhere = [*(_linears(layer) for layer in before), [last.self_attn.k_proj, last.self_attn.v_proj]]

@@ -158,27 +158,29 @@ class Backbone(nn.Module):
             prompts_KLD: soft prompts; L may be 0.
             prompt_N: the prompt in front of each text.
             text_NTD: context and response embeddings; the last R columns are the response.
-            mask_NT: 1 where a column of the text is attended to.
+            mask_NT: 1 where a token of the text is; those of a row are neighbours.
             response_NR: the response's token ids; anything valid where it is padding.
 
         Returns:
-            [N, R], of `dtype`, in nats.
+            [N, R], of `dtype`, in nats; by our own layers 0 where the mask is.
         """
         (exact,) = self._exact
         if not prompts_KLD.shape[1] or exact.dtype != self.dtype or not llama.is_supported(self.model):
             return self.response_logp(*in_front(prompts_KLD, prompt_N, text_NTD, mask_NT), response_NR)
-        hidden_NRD = llama.hidden(
+        is_token_NR = mask_NT[:, mask_NT.shape[1] - response_NR.shape[1] :].bool()
+        hidden_QD = llama.hidden(
             self.model,
             prompts_KLD,
             prompt_N,
             text_NTD,
             mask_NT,
             exact=exact,
-            num_last=response_NR.shape[1] + 1,
+            num_response=response_NR.shape[1],
             checkpointing=self.gradient_checkpointing,
-        )[:, :-1]
+        )
         head = self.model.get_output_embeddings()
-        return _logp(head(hidden_NRD.to(head.weight.dtype)).to(self.dtype), response_NR)
+        logp_Q = _logp(head(hidden_QD.to(head.weight.dtype)).to(self.dtype), response_NR[is_token_NR])
+        return logp_Q.new_zeros(response_NR.shape).masked_scatter(is_token_NR, logp_Q)
 
     def mixed_logp(
         self, inputs_NTD: Tensor, mask_NT: Tensor, response_BR: Tensor, weights_BK: Tensor

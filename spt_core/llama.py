@@ -5,12 +5,15 @@ is computed once for all rows that share it, in float32; the text then meets its
 prompt, whose entries are far larger than a token's, is where the digits are lost, and with them the direction of the
 gradient.
 
-A layer is one autograd function. No weight has a gradient, so it keeps the residual stream, queries, keys, values and
-the two halves of the gated product, and nothing else; and it makes few passes over memory, where autograd's casts,
-sums and copies took a quarter of a step. The last layer computes what predicts the response, of the rest keys and
-values alone.
+A layer is one autograd function. No weight has a gradient, so it keeps the residual stream, queries, keys, values, the
+weights of attention and the two halves of the gated product, and nothing else; and it makes few passes over memory,
+where autograd's casts, sums and copies took a quarter of a step. Rows stand end to end: padding is computed nowhere.
+The last layer computes what predicts the response, of the rest keys and values alone.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain, groupby, islice
 from typing import Any
 
 import torch
@@ -18,7 +21,9 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from spt_core.attention import attend, attend_back, bias
+from spt_core.attention import attend, attend_back
+
+_HAS_ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 
 
 def is_supported(model: Any) -> bool:
@@ -31,6 +36,40 @@ def is_supported(model: Any) -> bool:
     return not model.config.attention_dropout and all(type(each) is nn.Linear and each.bias is None for each in linears)
 
 
+@dataclass(frozen=True)
+class Packed:
+    """Rows of several lengths end to end, [P, ...], without padding.
+
+    Attributes:
+        runs: neighbouring rows of one length, as their number and that length.
+        at: where these columns stand among those of a longer layout; None where they are all of it.
+    """
+
+    runs: tuple[tuple[int, int], ...]
+    at: Tensor | None = None
+
+    def split(self, packed_P: Tensor) -> list[Tensor]:
+        """Each run as [rows, length, ...]."""
+        of_runs = torch.split(packed_P, [num_rows * length for num_rows, length in self.runs])
+        return [of_run.view(*run, *of_run.shape[1:]) for of_run, run in zip(of_runs, self.runs, strict=True)]
+
+    def last(self, lengths: Sequence[int]) -> "Packed":
+        """The last columns of each row, so many of each run's rows."""
+        at = self.split(torch.arange(sum(num_rows * length for num_rows, length in self.runs)))
+        kept = [of_run[:, of_run.shape[1] - length :].flatten() for of_run, length in zip(at, lengths, strict=True)]
+        return Packed(tuple((n, length) for (n, _), length in zip(self.runs, lengths, strict=True)), torch.cat(kept))
+
+    def of(self, longer_P: Tensor) -> Tensor:
+        """These columns of the longer layout."""
+        return longer_P if self.at is None else longer_P[self.at]
+
+    def spread(self, packed_Q: Tensor, num_columns: int) -> Tensor:
+        """These columns in the longer layout, and zeros."""
+        if self.at is None:
+            return packed_Q
+        return packed_Q.new_zeros(num_columns, *packed_Q.shape[1:]).index_copy_(0, self.at, packed_Q)
+
+
 def hidden(
     model: Any,
     prompts_KLD: Tensor,
@@ -39,45 +78,57 @@ def hidden(
     mask_NT: Tensor,
     *,
     exact: Any,
-    num_last: int,
+    num_response: int,
     checkpointing: bool = False,
 ) -> Tensor:
-    """The normalised last hidden state of the last columns of each row.
+    """The normalised last hidden states that predict the responses.
 
     Args:
         model: for which `is_supported` holds; the products of the text are of its dtype.
         prompts_KLD: soft prompts, L of at least 1, of the dtype of the residual stream.
         prompt_N: the prompt in front of each row.
         text_NTD: embeddings of context and response, of the same dtype.
-        mask_NT: 1 where a column of the text is attended to.
+        mask_NT: 1 where a token is; those of a row are neighbours, and begin with one of the context.
         exact: the same model in the dtype of the residual stream, for the products of the prompts.
-        num_last: how many columns are asked for, at least 1.
+        num_response: R, how many of the last columns are the response's.
         checkpointing: keep the input of each layer alone and compute the rest again in the backward pass.
 
     Returns:
-        [N, num_last, D], of the dtype of the residual stream.
+        [Q, D], of the dtype of the residual stream: row by row what predicts each token of the response.
     """
     used_C, prompt_N = torch.unique(prompt_N, return_inverse=True)
-    prompts_CLD = prompts_KLD[used_C]
-    num_virtual, num_tokens = prompts_CLD.shape[1], text_NTD.shape[1]
-    dtype = model.dtype
+    num_prompts, num_virtual, _ = prompts_KLD[used_C].shape
+    prompts = Packed(((num_prompts, num_virtual),))
+    stream_VD = prompts_KLD[used_C].flatten(0, 1)
+    # The last token of a row predicts nothing, and no other token sees it.
+    is_read_NT = mask_NT.flip(-1).cumsum(-1).flip(-1).mul(mask_NT) > 1
+    text, predicting = _runs(is_read_NT.sum(-1), mask_NT[:, mask_NT.shape[1] - num_response :].sum(-1))
+    stream_PD = text_NTD[is_read_NT]
     run = _checkpointed if checkpointing and torch.is_grad_enabled() else _Layer.apply
-    seen_NS = torch.cat([mask_NT.new_ones(len(mask_NT), num_virtual), mask_NT], dim=1).bool()
-    text_bias = bias(_seen(seen_NS, num_tokens), dtype)
-    prompt_bias = bias(_seen(seen_NS.new_ones(1, num_virtual), num_virtual), prompts_CLD.dtype)
-    position_NT = (num_virtual - 1 + mask_NT.long().cumsum(-1)).clamp(min=0)
-    text_angles = model.model.rotary_emb(text_NTD, position_NT)
-    prompt_angles = model.model.rotary_emb(prompts_CLD, torch.arange(num_virtual).unsqueeze(0))
+
+    def angles(rows: Packed, start: int) -> list[Tensor]:
+        position_P = torch.cat([torch.arange(start, start + length).repeat(n) for n, length in rows.runs])
+        return [angle_1Pd[0] for angle_1Pd in model.model.rotary_emb(stream_PD, position_P.unsqueeze(0))]
+
+    prompt_angles, text_angles = angles(prompts, 0), angles(text, num_virtual)
+    of_head = model.config.num_key_value_heads, model.model.layers[0].self_attn.head_dim
+    nothing = stream_VD.new_empty(num_prompts, 0, *of_head)
     with torch.autocast("cpu", enabled=False):
         for layer, exact_layer in zip(model.model.layers, exact.model.layers, strict=True):
             last = layer is model.model.layers[-1]
-            prompts_CLD, key_CHLd, value_CHLd = run(
-                prompts_CLD, None, None, *prompt_angles, prompt_bias, exact_layer, 1 if last else num_virtual
-            )
-            early = (key_CHLd.to(dtype)[prompt_N], value_CHLd.to(dtype)[prompt_N])
-            text_NTD, _, _ = run(text_NTD, *early, *text_angles, text_bias, layer, num_last if last else num_tokens)
-        last_NTD: Tensor = model.model.norm(text_NTD)
-    return last_NTD
+            asked = (prompts.last([0]), predicting) if last else (prompts, text)
+            stream_VD, *own = run(stream_VD, nothing, nothing, *prompt_angles, exact_layer, prompts, asked[0])
+            early = [prompts.split(each)[0][prompt_N] for each in own]
+            stream_PD, _, _ = run(stream_PD, *early, *text_angles, layer, text, asked[1])
+        last_QD: Tensor = model.model.norm(stream_PD)
+    return last_QD
+
+
+def _runs(length_N: Tensor, num_last_N: Tensor) -> tuple[Packed, Packed]:
+    """Rows of these lengths, and the last columns of each."""
+    runs = [(len(list(rows)), *of_row) for of_row, rows in groupby(torch.stack([length_N, num_last_N], -1).tolist())]
+    rows = Packed(tuple((num_rows, length) for num_rows, length, _ in runs))
+    return rows, rows.last([num_last for *_, num_last in runs])
 
 
 def _checkpointed(*inputs: Any) -> Any:
@@ -85,87 +136,92 @@ def _checkpointed(*inputs: Any) -> Any:
 
 
 class _Layer(torch.autograd.Function):
-    """One decoder layer of [N, T, D] behind keys and values [N, H, L, d] that precede its own.
+    """One decoder layer of packed rows, [P, D], each behind keys and values [N, L, G, d] that precede its own.
 
-    Gives the stream of the last columns asked for, [N, num_last, D], and the layer's own rotated keys and values.
+    Gives the stream of the columns asked for, [Q, D], and the rows' own keys, rotated, and values, [P, G, d].
     """
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
-        stream_NTD, early_key, early_value, cos_NTd, sin_NTd, bias_NTS, layer, num_last = inputs
+        stream_PD, early_key, early_value, cos_Pd, sin_Pd, layer, rows, asked = inputs
         dtype = layer.mlp.up_proj.weight.dtype
         attention, mlp, head = layer.self_attn, layer.mlp, layer.self_attn.head_dim
-        num_early = 0 if early_key is None else early_key.shape[2]
-        last = slice(stream_NTD.shape[1] - num_last, None)
 
-        normed_NTD, scale_NT1 = _normalise(stream_NTD, layer.input_layernorm, dtype)
-        key = _split(_linear(normed_NTD, attention.k_proj), head)
-        value = _heads_first(_split(_linear(normed_NTD, attention.v_proj), head), dtype)
-        query = _split(_linear(normed_NTD[:, last], attention.q_proj), head)
-        key = _heads_first(_rotate(key, cos_NTd, sin_NTd), dtype)
-        query = _heads_first(_rotate(query, cos_NTd[:, last], sin_NTd[:, last]) * attention.scaling, dtype)
-        del normed_NTD
-        keys = key if early_key is None else torch.cat([early_key, key], dim=2)
-        values = value if early_value is None else torch.cat([early_value, value], dim=2)
-        attended = attend(query, keys, values, bias_NTS[:, last])
-        middle_NTD = stream_NTD[:, last] + _linear(attended, attention.o_proj)
+        normed_PD, scale_P1 = _normalise(stream_PD, layer.input_layernorm, dtype)
+        key_PGd = _rotate(_split(_linear(normed_PD, attention.k_proj), head), cos_Pd, sin_Pd)
+        value_PGd = _split(_linear(normed_PD, attention.v_proj), head)
+        query_QHd = _split(_linear(asked.of(normed_PD), attention.q_proj), head)
+        query_QHd = _rotate(query_QHd, asked.of(cos_Pd), asked.of(sin_Pd)).mul_(attention.scaling)
+        del normed_PD
+        num_rows = [count for count, _ in rows.runs]
+        attended, kept = [], []
+        for query, *behind in zip(
+            asked.split(query_QHd),
+            early_key.split(num_rows),
+            rows.split(key_PGd),
+            early_value.split(num_rows),
+            rows.split(value_PGd),
+            strict=True,
+        ):
+            heads = _heads_first(dtype, query), _heads_first(dtype, *behind[:2]), _heads_first(dtype, *behind[2:])
+            attended_NTD, weights = attend(*heads)
+            attended.append(attended_NTD.flatten(0, 1))
+            kept.append((*heads, *weights))
+        attended_QD = _linear(torch.cat(attended), attention.o_proj)
+        middle_QD = attended_QD.to(stream_PD.dtype).add_(asked.of(stream_PD))
 
-        normed_NTD, middle_scale_NT1 = _normalise(middle_NTD, layer.post_attention_layernorm, dtype)
-        gate, up = _linear(normed_NTD, mlp.gate_proj), _linear(normed_NTD, mlp.up_proj)
-        out_NTD = middle_NTD + _linear(F.silu(gate).mul_(up), mlp.down_proj)
+        normed_QD, middle_scale_Q1 = _normalise(middle_QD, layer.post_attention_layernorm, dtype)
+        gate, up = _linear(normed_QD, mlp.gate_proj), _linear(normed_QD, mlp.up_proj)
+        gated_QD = _linear(F.silu(gate).mul_(up), mlp.down_proj)
+        out_QD = gated_QD.to(stream_PD.dtype).add_(middle_QD)
 
-        ctx.save_for_backward(
-            stream_NTD,
-            scale_NT1,
-            cos_NTd,
-            sin_NTd,
-            bias_NTS,
-            query,
-            keys,
-            values,
-            middle_NTD,
-            middle_scale_NT1,
-            gate,
-            up,
-        )
-        ctx.layer, ctx.num_early, ctx.dtype = layer, num_early, dtype
+        of_layer = (stream_PD, scale_P1, cos_Pd, sin_Pd, middle_QD, middle_scale_Q1, gate, up)
+        ctx.save_for_backward(*of_layer, *chain.from_iterable(kept))
+        ctx.layer, ctx.asked, ctx.num_early = layer, asked, early_key.shape[1]
+        ctx.num_kept = [len(of_run) for of_run in kept]
         ctx.set_materialize_grads(False)
-        return out_NTD, key, value
+        return out_QD, key_PGd, value_PGd
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, ...]:
         to_out, to_own_key, to_own_value = gradients
-        stream, scale, cos, sin, bias_NTS, query, keys, values, middle, middle_scale, gate, up = ctx.saved_tensors
-        layer, num_early, dtype = ctx.layer, ctx.num_early, ctx.dtype
+        stream, scale, cos, sin, middle, middle_scale, gate, up, *kept = ctx.saved_tensors
+        layer, asked, num_early, dtype = ctx.layer, ctx.asked, ctx.num_early, gate.dtype
         attention, mlp = layer.self_attn, layer.mlp
-        to_stream = torch.zeros_like(stream)
-        last = slice(stream.shape[1] - middle.shape[1], None)
-        to_normed = torch.zeros_like(stream, dtype=dtype)
         if to_out is None:
-            to_keys, to_values = torch.zeros_like(keys), torch.zeros_like(values)
-        else:
-            to_gated = _linear_back(to_out.to(dtype), mlp.down_proj)
-            to_up = to_gated * F.silu(gate)
-            to_gate = torch.ops.aten.silu_backward(to_gated.mul_(up), gate)
-            to_middle_normed = _linear_back(to_gate, mlp.gate_proj, to_up, mlp.up_proj)
-            to_middle = _normalise_back(
-                to_middle_normed, middle, middle_scale, layer.post_attention_layernorm, carried=to_out
-            )
-            to_attended = _linear_back(to_middle.to(dtype), attention.o_proj)
-            to_query, to_keys, to_values = attend_back(to_attended, query, keys, values, bias_NTS[:, last])
-            to_query = _rotate(_tokens_first(to_query), cos[:, last], -sin[:, last]).mul_(attention.scaling)
-            to_normed[:, last] = _linear_back(to_query.flatten(2).to(dtype), attention.q_proj)
-            to_stream[:, last] = to_middle
-        to_key, to_value = to_keys[:, :, num_early:], to_values[:, :, num_early:]
+            to_out = torch.zeros_like(middle)
+
+        to_gated = _linear_back(to_out.to(dtype), mlp.down_proj)
+        to_up = to_gated * F.silu(gate)
+        to_gate = torch.ops.aten.silu_backward(to_gated.mul_(up), gate)
+        to_normed = _linear_back(to_up, mlp.up_proj, besides=_linear_back(to_gate, mlp.gate_proj))
+        to_middle = _normalise_back(to_normed, middle, middle_scale, layer.post_attention_layernorm, carried=to_out)
+
+        to_attended = asked.split(_linear_back(to_middle.to(dtype), attention.o_proj))
+        of_kept, to_heads = iter(kept), []
+        for to_run, num_kept in zip(to_attended, ctx.num_kept, strict=True):
+            query, keys, values, *weights = islice(of_kept, num_kept)
+            to_heads.append([_tokens_first(each) for each in attend_back(to_run, query, keys, values, weights)])
+        to_queries, to_keys, to_values = zip(*to_heads, strict=True)
+        early = [torch.cat([each[:, :num_early] for each in of_runs]) for of_runs in (to_keys, to_values)]
+        if not ctx.needs_input_grad[0] and to_own_key is None and to_own_value is None:
+            return (None, *early, None, None, None, None, None)
+
+        to_query_QHd = torch.cat([each.flatten(0, 1) for each in to_queries])
+        to_key_PGd, to_value_PGd = (
+            torch.cat([each[:, num_early:].flatten(0, 1) for each in of_runs]) for of_runs in (to_keys, to_values)
+        )
         if to_own_key is not None:
-            to_key = to_key + to_own_key
+            to_key_PGd = to_key_PGd + to_own_key
         if to_own_value is not None:
-            to_value = to_value + to_own_value
-        to_key = _rotate(_tokens_first(to_key), cos, -sin).flatten(2).to(dtype)
-        to_value = _tokens_first(to_value).flatten(2)
-        to_normed += _linear_back(to_key, attention.k_proj, to_value, attention.v_proj)
-        to_stream = _normalise_back(to_normed, stream, scale, layer.input_layernorm, carried=to_stream)
-        early = (to_keys[:, :, :num_early], to_values[:, :, :num_early]) if num_early else (None, None)
+            to_value_PGd = to_value_PGd + to_own_value
+        to_query_QHd = _rotate(to_query_QHd, asked.of(cos), -asked.of(sin)).mul_(attention.scaling)
+        to_key_PGd = _rotate(to_key_PGd, cos, -sin)
+        to_normed = asked.spread(_linear_back(to_query_QHd.flatten(1).to(dtype), attention.q_proj), len(stream))
+        _linear_back(to_key_PGd.flatten(1).to(dtype), attention.k_proj, besides=to_normed)
+        _linear_back(to_value_PGd.flatten(1), attention.v_proj, besides=to_normed)
+        carried = asked.spread(to_middle, len(stream))
+        to_stream = _normalise_back(to_normed, stream, scale, layer.input_layernorm, carried=carried)
         return (to_stream, *early, None, None, None, None, None)
 
 
@@ -175,66 +231,67 @@ def _linears(layer: Any) -> tuple[Any, ...]:
     return (*projections, mlp.gate_proj, mlp.up_proj, mlp.down_proj)
 
 
-def _linear(input_T: Tensor, module: nn.Linear) -> Tensor:
-    return F.linear(input_T, module.weight)
+def _linear(input_PD: Tensor, module: nn.Linear) -> Tensor:
+    return _product(input_PD, module.weight)
 
 
-def _linear_back(to_output: Tensor, module: nn.Linear, *more: Any) -> Tensor:
-    """Gradient of the input of one linear layer, or of two that share it."""
-    width = module.in_features
-    found = to_output.flatten(0, 1) @ module.weight
-    if more:
-        to_second, second = more
-        found.addmm_(to_second.flatten(0, 1), second.weight)
-    return found.view(*to_output.shape[:2], width)
+def _linear_back(to_output_PE: Tensor, module: nn.Linear, *, besides: Tensor | None = None) -> Tensor:
+    """Gradient of a linear layer's input, added in place to that of others that share it."""
+    if besides is None:
+        return _product(to_output_PE, module.weight.T)
+    if besides.dtype == torch.bfloat16:
+        return besides.addmm_(to_output_PE, module.weight)
+    return besides.add_(_product(to_output_PE, module.weight.T))
 
 
-def _normalise(stream_NTD: Tensor, norm: Any, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """RMS-normalised stream in a dtype, and the scale of each column, [N, T, 1]."""
-    width = stream_NTD.shape[-1]
-    square_NT1 = torch.linalg.vector_norm(stream_NTD, dim=-1, keepdim=True).square_()
-    scale_NT1 = square_NT1.div_(width).add_(norm.variance_epsilon).rsqrt_()
-    return (stream_NTD * scale_NT1).mul_(norm.weight.to(stream_NTD.dtype)).to(dtype), scale_NT1
+def _product(input_PD: Tensor, weight_ED: Tensor) -> Tensor:
+    """x W^T, in float32 by oneDNN too: what else torch would take is half as fast on a CPU that is not Intel's."""
+    if input_PD.dtype == torch.float32 and _HAS_ONEDNN:
+        found: Tensor = torch.ops.mkldnn._linear_pointwise(input_PD, weight_ED, None, "none", [], "")
+        return found
+    return F.linear(input_PD, weight_ED)
 
 
-def _normalise_back(
-    to_normed_NTD: Tensor, stream_NTD: Tensor, scale_NT1: Tensor, norm: Any, *, carried: Tensor
-) -> Tensor:
+def _normalise(stream_PD: Tensor, norm: Any, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """RMS-normalised stream in a dtype, and the scale of each column, [P, 1]."""
+    width = stream_PD.shape[-1]
+    square_P1 = torch.linalg.vector_norm(stream_PD, dim=-1, keepdim=True).square_()
+    scale_P1 = square_P1.div_(width).add_(norm.variance_epsilon).rsqrt_()
+    return (stream_PD * scale_P1).mul_(norm.weight.to(stream_PD.dtype)).to(dtype), scale_P1
+
+
+def _normalise_back(to_normed_PD: Tensor, stream_PD: Tensor, scale_P1: Tensor, norm: Any, *, carried: Tensor) -> Tensor:
     """Gradient of the stream: what its normalised form has to tell, added to what went past it."""
-    to_unit_NTD = to_normed_NTD.to(stream_NTD.dtype).mul_(norm.weight.to(stream_NTD.dtype))
-    along_NT1 = torch.linalg.vecdot(to_unit_NTD, stream_NTD).unsqueeze(-1)
-    along_NT1.mul_(scale_NT1**3).div_(stream_NTD.shape[-1])
-    return torch.addcmul(carried, to_unit_NTD, scale_NT1).addcmul_(stream_NTD, along_NT1, value=-1)
+    to_unit_PD = to_normed_PD.to(stream_PD.dtype).mul_(norm.weight.to(stream_PD.dtype))
+    along_P1 = torch.linalg.vecdot(to_unit_PD, stream_PD).unsqueeze(-1)
+    along_P1.mul_(scale_P1**3).div_(stream_PD.shape[-1])
+    return torch.addcmul(carried, to_unit_PD, scale_P1).addcmul_(stream_PD, along_P1, value=-1)
 
 
-def _split(flat_NTD: Tensor, head: int) -> Tensor:
-    return flat_NTD.view(*flat_NTD.shape[:-1], -1, head)
+def _split(flat_PE: Tensor, head: int) -> Tensor:
+    return flat_PE.view(len(flat_PE), flat_PE.shape[-1] // head, head)
 
 
-def _heads_first(by_token_NTHd: Tensor, dtype: torch.dtype) -> Tensor:
-    num_rows, num_tokens, num_heads, width = by_token_NTHd.shape
-    return by_token_NTHd.new_empty(num_rows, num_heads, num_tokens, width, dtype=dtype).copy_(
-        by_token_NTHd.transpose(1, 2)
-    )
+def _heads_first(dtype: torch.dtype, *in_turn_NTHd: Tensor) -> Tensor:
+    """[N, H, T, d] in a dtype, of what follows one another along T."""
+    num_rows, _, num_heads, width = in_turn_NTHd[0].shape
+    lengths = [each.shape[1] for each in in_turn_NTHd]
+    whole = in_turn_NTHd[0].new_empty(num_rows, num_heads, sum(lengths), width, dtype=dtype)
+    for to, each in zip(torch.split(whole, lengths, dim=2), in_turn_NTHd, strict=True):
+        to.copy_(each.transpose(1, 2))
+    return whole
 
 
 def _tokens_first(by_head_NHTd: Tensor) -> Tensor:
     return by_head_NHTd.transpose(1, 2)
 
 
-def _rotate(heads_NTHd: Tensor, cos_NTd: Tensor, sin_NTd: Tensor) -> Tensor:
+def _rotate(heads_PHd: Tensor, cos_Pd: Tensor, sin_Pd: Tensor) -> Tensor:
     """Rotary positions, in the dtype of the angles."""
-    half = heads_NTHd.shape[-1] // 2
-    cos, sin = cos_NTd.unsqueeze(2), sin_NTd.unsqueeze(2)
-    heads_NTHd = heads_NTHd.to(cos.dtype)
-    rotated = heads_NTHd * cos
-    rotated[..., :half].addcmul_(heads_NTHd[..., half:], sin[..., :half], value=-1)
-    rotated[..., half:].addcmul_(heads_NTHd[..., :half], sin[..., half:])
+    half = heads_PHd.shape[-1] // 2
+    cos, sin = cos_Pd.unsqueeze(1), sin_Pd.unsqueeze(1)
+    heads_PHd = heads_PHd.to(cos.dtype)
+    rotated = heads_PHd * cos
+    rotated[..., :half].addcmul_(heads_PHd[..., half:], sin[..., :half], value=-1)
+    rotated[..., half:].addcmul_(heads_PHd[..., :half], sin[..., half:])
     return rotated
-
-
-def _seen(seen_NS: Tensor, num_queries: int) -> Tensor:
-    """Which keys each of the last queries sees, [N, T, S], from which columns anyone does."""
-    num_keys = seen_NS.shape[1]
-    causal_TS = torch.ones(num_queries, num_keys, dtype=torch.bool).tril(num_keys - num_queries)
-    return seen_NS.unsqueeze(1) & causal_TS

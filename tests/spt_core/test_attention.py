@@ -34,7 +34,7 @@ def inputs(num_tokens: int, padding: list[int], dtype: torch.dtype) -> tuple[lis
     return tensors, mask, torch.randn(N, num_tokens, H * D, generator=source).to(dtype)
 
 
-@pytest.mark.parametrize("num_tokens", [1, 5, 64, 65, 150])
+@pytest.mark.parametrize("num_tokens", [1, 5, 128, 129, 300])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_value_and_gradient_are_those_of_torch(num_tokens: int, dtype: torch.dtype) -> None:
     tensors, mask, to_attended = inputs(num_tokens, [0, min(3, num_tokens - 1), num_tokens // 2], dtype)
@@ -47,6 +47,23 @@ def test_value_and_gradient_are_those_of_torch(num_tokens: int, dtype: torch.dty
     gradients = torch.autograd.grad(ours, tensors, to_attended)
     for gradient, of_torch in zip(gradients, torch.autograd.grad(expected, exact, to_attended.double()), strict=True):
         torch.testing.assert_close(gradient.double(), of_torch, **tolerance)
+
+
+@pytest.mark.parametrize(("num_queries", "num_keys"), [(1, 1), (0, 5), (20, 150), (150, 150), (130, 300), (128, 136)])
+def test_without_a_bias_the_last_positions_see_what_precedes_them(num_queries: int, num_keys: int) -> None:
+    tensors, _, to_attended = inputs(num_keys, [], torch.float64)
+    query, keys, values = tensors
+    query, to_attended = query[:, :, num_keys - num_queries :], to_attended[:, num_keys - num_queries :]
+    with torch.no_grad():
+        attended, weights = attention.attend(query, keys, values)
+        gradients = attention.attend_back(to_attended, query, keys, values, weights)
+    seen = torch.ones(num_queries, num_keys, dtype=torch.bool).tril(num_keys - num_queries)
+    expected = F.scaled_dot_product_attention(query, keys, values, attn_mask=seen, scale=1.0, enable_gqa=True)
+    expected = expected.transpose(1, 2).flatten(2)
+    torch.testing.assert_close(attended, expected, rtol=1e-9, atol=1e-12)
+    of_torch = torch.autograd.grad(expected, (query, keys, values), to_attended)
+    for gradient, by_torch in zip(gradients, of_torch, strict=True):
+        torch.testing.assert_close(gradient, by_torch, rtol=1e-9, atol=1e-12)
 
 
 def test_padding_that_sees_nothing_is_finite_and_moves_nothing() -> None:

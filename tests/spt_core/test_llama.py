@@ -8,16 +8,13 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from spt_core import llama
+from spt_core import attention, llama
 from spt_core.batching import Batch, collate
 from spt_core.gradient import backward
 from spt_core.model import SelectivePromptModel, build
 from spt_core.training import load_splits
 from spt_core.weights import BUNDLED_SMOLLM2
 from tests.conftest import tiny_config
-
-SEVERAL_BLOCKS = 90
-"""Tokens of a row that make more than one block of attention."""
 
 
 def prepared(folder: Path | str, **settings: Any) -> tuple[SelectivePromptModel, Batch]:
@@ -45,9 +42,11 @@ def by_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_value_and_gradient_are_those_of_transformers(
     prompt_BC: list[list[int]], checkpointing: bool, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(attention, "KEYS_A_BLOCK", 32)
     model, batch = prepared(tiny_llama, backbone__precision="float64", compute__gradient_checkpointing=checkpointing)
-    assert batch.mask_BT.shape[1] >= SEVERAL_BLOCKS
-    assert not batch.mask_BT.all()  # some rows are padded
+    assert batch.mask_BT.shape[1] > 2 * attention.KEYS_A_BLOCK
+    for lengths in zip(*((len(each.context_ids), len(each.response_ids)) for each in batch.examples), strict=True):
+        assert len(set(lengths)) > 1
     assert llama.is_supported(model.backbone.model)
     ours = value_and_gradient(model, batch, torch.tensor(prompt_BC))
     by_transformers(monkeypatch)
@@ -76,6 +75,38 @@ def test_the_gradient_is_that_of_finite_differences(tiny_llama: Path) -> None:
 
     difference = (along(1e-4) - along(-1e-4)) / 2e-4
     assert float((gradient_KLD * direction_KLD).sum()) == pytest.approx(difference, rel=1e-5)
+
+
+def test_packed_rows_are_split_by_run_and_cut_at_their_ends() -> None:
+    mask_NT = torch.tensor([[0, 1, 1, 1, 0], [0, 1, 1, 1, 0], [1, 1, 1, 1, 1]])
+    rows, last = llama._runs(mask_NT.sum(-1), torch.tensor([1, 1, 3]))
+    assert (rows.runs, last.runs) == (((2, 3), (1, 5)), ((2, 1), (1, 3)))
+    packed_P = torch.arange(11)
+    assert [each.tolist() for each in rows.split(packed_P)] == [[[0, 1, 2], [3, 4, 5]], [[6, 7, 8, 9, 10]]]
+    assert last.of(packed_P).tolist() == [2, 5, 8, 9, 10]
+    assert last.spread(last.of(packed_P), 11).tolist() == [0, 0, 2, 0, 0, 5, 0, 0, 8, 9, 10]
+    assert rows.of(packed_P) is packed_P
+    assert rows.spread(packed_P, 11) is packed_P
+
+
+def test_a_row_owes_nothing_to_its_company(tiny_llama: Path) -> None:
+    """Neither to the length of the longest context, nor to that of the longest response."""
+    model, batch = prepared(tiny_llama, backbone__precision="float64")
+    prompt_BC = torch.tensor([[0, 1, 2]] * 3)
+    together = model.token_logp(batch, prompt_BC)
+    for row, example in enumerate(batch.examples):
+        alone = model.token_logp(collate([example]), prompt_BC[:1])
+        torch.testing.assert_close(together[row, :, : alone.shape[2]], alone[0], rtol=1e-12, atol=1e-12)
+        assert not together[row, :, alone.shape[2] :].any()
+
+
+@pytest.mark.parametrize("num_rows", [0, 1, 33])
+def test_a_product_in_float32_is_as_exact_as_torch_s(num_rows: int) -> None:
+    source = torch.Generator().manual_seed(0)
+    left, weight = torch.randn(num_rows, 48, generator=source), torch.randn(80, 48, generator=source)
+    for given, by in ((left, weight), (left @ weight.T, weight.T)):
+        found = llama._product(given, by)
+        torch.testing.assert_close(found.double(), F.linear(given.double(), by.double()), rtol=1e-5, atol=1e-4)
 
 
 def test_it_is_left_alone_where_the_model_is_another(tiny_llama: Path, tiny_opt: Path) -> None:
