@@ -1,11 +1,9 @@
 """Responses a second, each row under its own prompt in one batch, against the whole batch once for each prompt.
 
 The reference decodes the batch under every distinct prompt that some row chose and keeps of each pass the rows that
-chose it, as code that loops over prompts does. Both give the same replies, which is checked. If asked for, a test
-evaluation that scores and decodes behind one pass over the context is set against one that passes over it twice.
+chose it, as code that loops over prompts does. Both give the same replies, which is checked.
 
     python -m benchmarks.decode --train dialogues.txt --json
-    python -m benchmarks.decode --train dialogues.txt --evaluation
 """
 
 import statistics
@@ -19,7 +17,6 @@ from torch import Tensor
 from benchmarks import options
 from spt_core import recipes
 from spt_core.batching import Batch, by_length, collate
-from spt_core.evaluation import evaluate
 from spt_core.model import SelectivePromptModel, build
 from spt_core.training import load_splits
 from spt_core.weights import BUNDLED_SMOLLM2
@@ -86,41 +83,6 @@ def measure(settings: dict[str, Any], *, num_responses: int, repeats: int) -> di
     }
 
 
-def measure_evaluation(settings: dict[str, Any], *, num_responses: int, repeats: int) -> dict[str, Any]:
-    """A test evaluation with one pass over the context, and with two, in turn on the same responses.
-
-    Args:
-        settings: config fields over those of the recipe.
-        num_responses: evaluated each time.
-        repeats: counted pairs.
-
-    Returns:
-        Median seconds of each, their ratio, the share of replies that agree, and both test NLLs.
-    """
-    config = recipes.smollm2_135m().override({**settings, "evaluation.bert_encoder": None})
-    model, tokenizer = build(config, device="cpu")
-    examples = load_splits(config.data, tokenizer).dev[:num_responses]
-    # Greedy as the default is; but with options of generation an evaluation decodes apart.
-    apart = config.override({"evaluation.generation": {"do_sample": False}})
-    ways = {"two passes": apart.evaluation, "one pass": config.evaluation}
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    found = {}
-    for _ in range(repeats):
-        for name, of_way in ways.items():
-            started = time.perf_counter()
-            found[name] = evaluate(model, tokenizer, examples, config=of_way)
-            seconds[name].append(time.perf_counter() - started)
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
-    replies = [[p.raw_prediction for p in answer.predictions] for answer in found.values()]
-    return {
-        "num_prompts": model.num_prompts,
-        "median_seconds": medians,
-        "ratio": medians["two passes"] / medians["one pass"],
-        "replies_that_agree_percent": 100 * statistics.mean(a == b for a, b in zip(*replies, strict=True)),
-        "test_nll": {name: answer.metrics["test/nll"] for name, answer in found.items()},
-    }
-
-
 def _text(tokens: list[int], eos_id: int) -> list[int]:
     return tokens[: tokens.index(eos_id)] if eos_id in tokens else tokens
 
@@ -132,14 +94,11 @@ def main(
     num_prompts: options.NumPrompts = 4,
     num_responses: Annotated[int, typer.Option(help="Responses decoded each time.")] = 32,
     repeats: Annotated[int, typer.Option(help="Counted pairs.")] = 3,
-    evaluation: Annotated[bool, typer.Option("--evaluation", help="Also time a test evaluation.")] = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Time decoding, each row under its own prompt."""
     settings = {"backbone.name": model, "data.train": train, "prompts.num_prompts": num_prompts}
     found = measure(settings, num_responses=num_responses, repeats=repeats)
-    if evaluation:
-        found["evaluation"] = measure_evaluation(settings, num_responses=num_responses, repeats=repeats)
     if as_json:
         options.print_json(found)
         return
@@ -149,10 +108,6 @@ def main(
         f"{repeats}): {found['ratio']:.1f} times; {found['replies_that_agree_percent']:.0f}% of the replies agree; "
         f"{found['precision']}, {found['threads']} threads, K = {num_prompts}"
     )
-    if evaluation:
-        of_evaluation = found["evaluation"]
-        one, two = (of_evaluation["median_seconds"][name] for name in ("one pass", "two passes"))
-        typer.echo(f"evaluation by one pass {one:.1f} s, by two {two:.1f} s: {of_evaluation['ratio']:.2f} times")
 
 
 if __name__ == "__main__":

@@ -266,69 +266,6 @@ class Backbone(nn.Module):
                 **{**_GREEDY, **options},
             )
 
-    @torch.no_grad()
-    def generate_and_score(
-        self, inputs_NTD: Tensor, mask_NT: Tensor, response_NR: Tensor, *, max_new_tokens: int, eos_id: int
-    ) -> tuple[Tensor, Tensor] | None:
-        """Greedy continuation of each context and log-probabilities of a response to it, the context computed once.
-
-        What decoding has kept of the context is what the response is scored behind.
-
-        Args:
-            inputs_NTD: prompt, context and response embeddings; the last R columns are the response.
-            mask_NT: 1 where a column is attended to; the last context column always is.
-            response_NR: the response's token ids; anything valid where it is padding.
-            max_new_tokens: most tokens to add.
-            eos_id: the token that ends a row.
-
-        Returns:
-            Token ids as `generate` gives them and [N, R] as `response_logp` does; None where this model keeps less
-            than the whole context (a sliding window).
-        """
-        num_context = mask_NT.shape[1] - response_NR.shape[1]
-        decoded = self.generate(
-            inputs_NTD[:, :num_context],
-            mask_NT[:, :num_context],
-            max_new_tokens=max_new_tokens,
-            eos_id=eos_id,
-            return_dict_in_generate=True,
-        )
-        cache = decoded.past_key_values
-        if not _keeps_everything(cache):
-            return None
-        return decoded.sequences, self._logp_behind(cache, inputs_NTD, mask_NT, response_NR)
-
-    @torch.no_grad()
-    def score_apart(self, inputs_NTD: Tensor, mask_NT: Tensor, response_NR: Tensor) -> Tensor:
-        """`response_logp` by the arithmetic of `generate_and_score`: the context first, then the response behind it.
-
-        In bfloat16 the two ways round differently, by more than prompts may differ. What is compared goes one way.
-        """
-        num_context = mask_NT.shape[1] - response_NR.shape[1]
-        with self._autocast():
-            cache = self.model(
-                inputs_embeds=inputs_NTD[:, :num_context],
-                attention_mask=mask_NT[:, :num_context],
-                position_ids=positions(mask_NT[:, :num_context]),
-                logits_to_keep=1,
-                use_cache=True,
-            ).past_key_values
-        return self._logp_behind(cache, inputs_NTD, mask_NT, response_NR)
-
-    def _logp_behind(self, cache: Any, inputs_NTD: Tensor, mask_NT: Tensor, response_NR: Tensor) -> Tensor:
-        """Log-probabilities of a response behind the context at the start of a cache, which is used up."""
-        start = mask_NT.shape[1] - response_NR.shape[1] - 1
-        # A negative number is how many to drop: the reply, and the last of the context, which predicts the response.
-        cache.crop(start - cache.get_seq_length())
-        with self._autocast():
-            logits_NRV = self.model(
-                inputs_embeds=inputs_NTD[:, start:],
-                attention_mask=mask_NT,
-                position_ids=positions(mask_NT)[:, start:],
-                past_key_values=cache,
-            ).logits[:, :-1]
-        return _logp(logits_NRV.to(self.dtype), response_NR)
-
     def _autocast(self) -> Any:
         half = self.precision in _HALVES
         return torch.autocast(self.device.type, dtype=_DTYPES[self.precision], enabled=half)
@@ -355,12 +292,6 @@ def in_front(prompts_KLD: Tensor, prompt_N: Tensor, text_NTD: Tensor, mask_NT: T
     prompt_NLD = prompts_KLD[prompt_N]
     prompt_mask_NL = mask_NT.new_ones(prompt_NLD.shape[:2])
     return torch.cat([prompt_NLD, text_NTD], dim=1), torch.cat([prompt_mask_NL, mask_NT], dim=1)
-
-
-def _keeps_everything(cache: Any) -> bool:
-    from transformers.cache_utils import DynamicLayer
-
-    return all(type(layer) is DynamicLayer for layer in cache.layers)
 
 
 def positions(mask_NT: Tensor) -> Tensor:

@@ -275,25 +275,6 @@ def _nll_by_prompt(model: SelectivePromptModel, batch: Batch) -> Tensor:
     return torch.cat(each_prompt, dim=1)
 
 
-def _decode_and_score(
-    model: SelectivePromptModel, tokenizer: Any, batch: Batch, prompt_B: Tensor, *, config: EvaluationConfig
-) -> tuple[list[str], Tensor] | None:
-    """Replies under the chosen prompts and NLLs under every prompt, the context under a chosen one computed once."""
-    both = model.generate_and_score(
-        batch, prompt_B, max_new_tokens=config.max_new_tokens, eos_id=tokenizer.eos_token_id
-    )
-    if both is None:
-        return None
-    tokens_BR, logp_BR = both
-    nll_BK = torch.empty(len(batch), model.num_prompts, dtype=logp_BR.dtype, device=logp_BR.device)
-    for step in range(model.num_prompts):  # from the chosen prompt of each row around to the one before it
-        prompt_of_B = (prompt_B + step) % model.num_prompts
-        logp_BR = model.score_apart(batch, prompt_of_B) if step else logp_BR
-        nll_B1 = response_nll(logp_BR.unsqueeze(1), batch.response_mask_BR)
-        nll_BK.scatter_(1, prompt_of_B.unsqueeze(1), nll_B1)
-    return _texts(tokenizer, tokens_BR), nll_BK
-
-
 def _decode(
     model: SelectivePromptModel, tokenizer: Any, batch: Batch, prompt_B: Tensor, *, config: EvaluationConfig
 ) -> list[str]:
@@ -304,10 +285,6 @@ def _decode(
         eos_id=tokenizer.eos_token_id,
         **config.generation,
     )
-    return _texts(tokenizer, tokens_BR)
-
-
-def _texts(tokenizer: Any, tokens_BR: Tensor) -> list[str]:
     return [text.strip() for text in tokenizer.batch_decode(tokens_BR, skip_special_tokens=True)]
 
 
@@ -321,19 +298,15 @@ def _predict(
     """Predictions of some rows; `asked` holds the contexts that are decoded and read by the retriever."""
     similarity_BK = model.activate(model.cosine(asked))
     chosen_B = similarity_BK.argmax(-1)
-    decodes_all = config.controls and model.num_prompts > 1
-    shared = None
-    if not decodes_all and not config.generation and asked is batch:
-        shared = _decode_and_score(model, tokenizer, batch, chosen_B, config=config)
-    nll_BK = _nll_by_prompt(model, batch) if shared is None else shared[1]
-    if decodes_all:
+    nll_BK = _nll_by_prompt(model, batch)
+    if config.controls and model.num_prompts > 1:
         every_N = torch.arange(model.num_prompts, device=chosen_B.device).repeat(len(batch))
         texts = _decode(model, tokenizer, asked.repeat(model.num_prompts), every_N, config=config)
         by_prompt = [texts[row * model.num_prompts :][: model.num_prompts] for row in range(len(batch))]
         raw_replies = [texts_K[k] for texts_K, k in zip(by_prompt, chosen_B.tolist(), strict=True)]
         replies: list[list[str] | None] = [[_cut(text, config)[0] for text in texts_K] for texts_K in by_prompt]
     else:
-        raw_replies = _decode(model, tokenizer, asked, chosen_B, config=config) if shared is None else shared[0]
+        raw_replies = _decode(model, tokenizer, asked, chosen_B, config=config)
         replies = [None] * len(batch)
     predictions = []
     for row, example in enumerate(batch.examples):

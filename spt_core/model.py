@@ -145,30 +145,6 @@ class SelectivePromptModel(nn.Module):
         )
         return tokens_BR
 
-    def generate_and_score(
-        self, batch: Batch, prompt_B: Tensor, *, max_new_tokens: int, eos_id: int
-    ) -> tuple[Tensor, Tensor] | None:
-        """Greedy replies and the log-probabilities of the responses in one go, each row under its own prompt.
-
-        Args:
-            batch: contexts to continue, and their responses.
-            prompt_B: the prompt of each.
-            max_new_tokens: most tokens of a reply.
-            eos_id: the token that ends it.
-
-        Returns:
-            What `generate` and, [B, R], `token_logp` give; None where the backbone cannot do both at once.
-        """
-        inputs_BTD, mask_BT = self._inputs(batch.token_ids_BT, batch.mask_BT, prompt_B.unsqueeze(1))
-        return self.backbone.generate_and_score(
-            inputs_BTD, mask_BT, batch.response_ids_BR, max_new_tokens=max_new_tokens, eos_id=eos_id
-        )
-
-    def score_apart(self, batch: Batch, prompt_B: Tensor) -> Tensor:
-        """`token_logp` under one prompt a row, [B, R], by the arithmetic of `generate_and_score`."""
-        inputs_BTD, mask_BT = self._inputs(batch.token_ids_BT, batch.mask_BT, prompt_B.unsqueeze(1))
-        return self.backbone.score_apart(inputs_BTD, mask_BT, batch.response_ids_BR)
-
     def _inputs(self, token_ids_BT: Tensor, mask_BT: Tensor, prompt_BC: Tensor) -> tuple[Tensor, Tensor]:
         return in_front(*self._texts(token_ids_BT, mask_BT, prompt_BC))
 

@@ -5,10 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import decode, plan, report
+from benchmarks import plan, report
 from benchmarks.parts import PARTS, Stopwatch, seconds_of_parts
 from benchmarks.step import by_length, by_prompts, measure
-from spt_core.config import flatten
 from spt_core.model import build
 from spt_core.training import load_splits
 from tests.conftest import tiny_config
@@ -51,14 +50,6 @@ def test_a_step_by_prompts_and_by_length(tiny_llama: Path) -> None:
     assert list(by_prompts(config, repeats=1, numbers=(1, 3))) == ["1", "3"]
     found = by_length(config, repeats=1, lengths=(32, 64))
     assert found["32"]["columns"] < found["64"]["columns"]
-
-
-def test_an_evaluation_by_one_pass_gives_what_one_by_two_gives(tiny_llama: Path) -> None:
-    tiny = flatten(tiny_config(tiny_llama))
-    settings = {path: tiny[path] for path in tiny if path.startswith(("backbone.", "data.", "prompts.", "evaluation."))}
-    found = decode.measure_evaluation(settings, num_responses=6, repeats=1)
-    assert found["replies_that_agree_percent"] == 100
-    assert found["test_nll"]["one pass"] == pytest.approx(found["test_nll"]["two passes"], rel=1e-5)
 
 
 @needs_smollm2

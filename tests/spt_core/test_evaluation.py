@@ -84,51 +84,7 @@ def test_the_summary_by_hand() -> None:
     assert found["test/f1"] == pytest.approx(100 * (1 + 0.5 + 0) / 3)
 
 
-@pytest.mark.parametrize("num_prompts", [1, 3])
-def test_replies_and_scores_of_one_pass_are_those_of_two(tiny_model: Path, num_prompts: int) -> None:
-    config = tiny_config(tiny_model, prompts__num_prompts=num_prompts, backbone__precision="float64")
-    model, tokenizer = build(config, device="cpu")
-    batch = collate(load_splits(config.data, tokenizer).test[:6])
-    assert len({len(example.context_ids) for example in batch.examples}) > 1
-    assert len({len(example.response_ids) for example in batch.examples}) > 1
-    prompt_B = torch.arange(6) % num_prompts
-    options = {"max_new_tokens": 6, "eos_id": tokenizer.eos_token_id}
-    with torch.no_grad():
-        found = model.generate_and_score(batch, prompt_B, **options)
-        assert found is not None
-        logp_BR = model.token_logp(batch, prompt_B.unsqueeze(1))[:, 0]
-        counts = batch.response_mask_BR.bool()
-        assert torch.equal(found[0], model.generate(batch, prompt_B, **options))
-        torch.testing.assert_close(found[1][counts], logp_BR[counts], rtol=1e-9, atol=1e-9)
-        torch.testing.assert_close(model.score_apart(batch, prompt_B)[counts], logp_BR[counts], rtol=1e-9, atol=1e-9)
-
-
-def test_in_bfloat16_every_prompt_is_scored_by_one_arithmetic(tiny_model: Path) -> None:
-    """A prompt that is scored after decoding gets the bits that it gets beside it."""
-    config = tiny_config(tiny_model, backbone__precision="bfloat16")
-    model, tokenizer = build(config, device="cpu")
-    batch = collate(load_splits(config.data, tokenizer).test[:6])
-    prompt_B = torch.arange(6) % 3
-    with torch.no_grad():
-        found = model.generate_and_score(batch, prompt_B, max_new_tokens=6, eos_id=tokenizer.eos_token_id)
-        assert found is not None
-        assert torch.equal(found[1], model.score_apart(batch, prompt_B))
-
-
-def test_an_evaluation_by_one_pass_is_that_by_two(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = tiny_config(tiny_model)
-    model, tokenizer = build(config, device="cpu")
-    examples = load_splits(config.data, tokenizer).test
-    by_one = evaluate(model, tokenizer, examples, config=config.evaluation)
-    monkeypatch.setattr(model, "generate_and_score", lambda *arguments, **options: None)
-    by_two = evaluate(model, tokenizer, examples, config=config.evaluation)
-    for one, two in zip(by_one.predictions, by_two.predictions, strict=True):
-        assert one.raw_prediction == two.raw_prediction
-        assert one.nll_by_prompt == pytest.approx(two.nll_by_prompt, rel=1e-5)
-        assert one.nll == pytest.approx(two.nll, rel=1e-5)
-
-
-def test_a_backbone_that_forgets_is_scored_apart(tmp_path: Path) -> None:
+def test_a_backbone_that_forgets_is_evaluated(tmp_path: Path) -> None:
     torch.manual_seed(0)
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
     window = MistralConfig(
@@ -139,7 +95,5 @@ def test_a_backbone_that_forgets_is_scored_apart(tmp_path: Path) -> None:
     config = tiny_config(tmp_path)
     model, tokenizer = build(config, device="cpu")
     examples = load_splits(config.data, tokenizer).test[:3]
-    prompt_B = torch.zeros(3, dtype=torch.long)
-    assert model.generate_and_score(collate(examples), prompt_B, max_new_tokens=2, eos_id=1) is None
     answer = evaluate(model, tokenizer, examples, config=config.evaluation)
     assert all(math.isfinite(nll) for prediction in answer.predictions for nll in prediction.nll_by_prompt)

@@ -113,7 +113,7 @@ def test_an_evaluation_with_controls(tiny_llama: Path) -> None:
 
 def test_a_reply_can_be_left_uncut(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     replies = ["i am fine Q: and you?"] * 100
-    monkeypatch.setattr("spt_core.evaluation._texts", lambda tokenizer, tokens_BR: replies[: len(tokens_BR)])
+    monkeypatch.setattr("spt_core.evaluation._decode", lambda *arguments, **_: replies[: len(arguments[2])])
     config = tiny_config(tiny_llama, evaluation__cut=False)
     model, tokenizer = build(config, device="cpu")
     splits = load_splits(config.data, tokenizer)
