@@ -23,7 +23,7 @@ from torch.utils.checkpoint import checkpoint
 
 from spt_core.attention import attend, attend_back
 
-_HAS_ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+_HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")  # type: ignore[no-untyped-call]
 
 
 def is_supported(model: Any) -> bool:
