@@ -24,3 +24,10 @@ def keep_freed() -> bool:
         return False
     settings = [(_TRIM_THRESHOLD, _NEVER), (_TOP_PAD, _TOP_PAD_BYTES), (_MMAP_THRESHOLD, _MMAP_BYTES)]
     return all(mallopt(name, value) == 1 for name, value in settings)
+
+
+def give_back() -> None:
+    """Hand what a glibc process has freed and kept back to the kernel, for whoever has run out of memory."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

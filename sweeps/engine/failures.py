@@ -3,7 +3,12 @@
 import errno
 from collections.abc import Iterator
 
-_OUT_OF_MEMORY = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "std::bad_alloc")
+_OUT_OF_MEMORY = (
+    "can't allocate memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "std::bad_alloc",
+    "could not create a primitive",  # oneDNN's, which got no page for its code
+)
 """How torch says it without an exception of its own."""
 _DISK_FULL = ("No space left on device", "disk is full", "Disk quota exceeded")
 """How safetensors, SQLite and the system say it."""

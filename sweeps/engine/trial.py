@@ -152,7 +152,10 @@ def _attempt_until_it_ends(job: Job) -> dict[str, Any]:
 
 def _free_memory() -> None:
     """What an attempt in this very process has left."""
+    from spt_core import memory
+
     gc.collect()
+    memory.give_back()
     if "torch" in sys.modules:
         sys.modules["torch"].cuda.empty_cache()
 

@@ -43,3 +43,22 @@ def test_what_is_used_again_is_not_faulted_in_again() -> None:
     by_default, kept = faults("default"), faults("keep")
     assert by_default > AGAIN * BYTES // resource.getpagesize() // 2  # or this shows nothing
     assert kept < by_default / 10
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+def test_what_was_kept_can_be_given_back() -> None:
+    code = f"""
+import psutil, torch
+from spt_core import memory
+assert memory.keep_freed()
+many = [torch.ones({BYTES}, dtype=torch.uint8) for _ in range({AGAIN})]
+del many
+before = psutil.Process().memory_info()
+memory.give_back()
+after = psutil.Process().memory_info()
+print(before.rss - after.rss, before.data - after.data)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    resident, promised = map(int, done.stdout.split())
+    assert resident > AGAIN * BYTES // 2
+    assert promised > AGAIN * BYTES // 2

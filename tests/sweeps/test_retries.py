@@ -34,6 +34,7 @@ MEMORY = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
     MemoryError(),
     too_large(),
+    RuntimeError("could not create a primitive"),
     ray.exceptions.OutOfMemoryError("the node is running low on memory"),
     OSError(errno.ENOMEM, "Cannot allocate memory"),
 ]
