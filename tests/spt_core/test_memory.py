@@ -53,12 +53,9 @@ from spt_core import memory
 assert memory.keep_freed()
 many = [torch.ones({BYTES}, dtype=torch.uint8) for _ in range({AGAIN})]
 del many
-before = psutil.Process().memory_info()
+before = psutil.Process().memory_info().rss
 memory.give_back()
-after = psutil.Process().memory_info()
-print(before.rss - after.rss, before.data - after.data)
+print(before - psutil.Process().memory_info().rss)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    resident, promised = map(int, done.stdout.split())
-    assert resident > AGAIN * BYTES // 2
-    assert promised > AGAIN * BYTES // 2
+    assert int(done.stdout) > AGAIN * BYTES // 2
