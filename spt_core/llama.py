@@ -245,7 +245,7 @@ def _linear_back(to_output_PE: Tensor, module: nn.Linear, *, besides: Tensor | N
 
 
 def _product(input_PD: Tensor, weight_ED: Tensor) -> Tensor:
-    """x W^T, in float32 by oneDNN too: what else torch would take is half as fast on a CPU that is not Intel's."""
+    """x W^T, in float32 by oneDNN too: MKL was half as fast on an AMD CPU with AVX-512 (docs/performance.md)."""
     if input_PD.dtype == torch.float32 and _HAS_ONEDNN:
         found: Tensor = torch.ops.mkldnn._linear_pointwise(input_PD, weight_ED, None, "none", [], "")
         return found
