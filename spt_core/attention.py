@@ -2,7 +2,8 @@
 
 Of the square that causality forbids, a block of queries meets the corner at its own end alone. Query heads that share
 keys are rows of one product, so keys are never repeated and their gradients never summed over heads. The weights are
-kept for the backward pass: half a square of them, for SmolLM2 a fifth of what else a layer keeps at 170 tokens, less than half at 500.
+kept for the backward pass: half a square of them, for SmolLM2 a fifth of what else a layer keeps at 170 tokens, less
+than half at 500.
 
 `llama` runs its layers with it, and transformers' own do in bfloat16 on a CPU, while they train.
 """
