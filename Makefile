@@ -39,7 +39,7 @@ test: $(STAMP)  ## All tests but test-faults, the end-to-end ones on real Ray an
 	@$(BIN)/python -m pytest -q -m "ray and not faults" $(ARGS)
 
 test-faults: $(STAMP)  ## Break things while sweeps run: workers, drivers, a node, memory, the disk, MLflow
-	@$(BIN)/python -m pytest -q -m faults $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup -m faults $(ARGS)
 
 test-fast: $(STAMP)  ## Unit tests only
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow and not ray" $(ARGS)

@@ -1,6 +1,7 @@
 """What went wrong with a trial, and what that asks for: less memory at once, another worker, or a person."""
 
 import errno
+import re
 from collections.abc import Iterator
 
 _OUT_OF_MEMORY = (
@@ -15,6 +16,8 @@ _DISK_FULL = ("No space left on device", "disk is full", "Disk quota exceeded")
 
 _ADVICE = "Some common causes include"
 """Where Ray, having said what happened, goes on for half a page."""
+_NODE_ID = r", ID: [0-9a-f]{32,}"
+"""Ray's own name of a node, behind its address."""
 
 
 def ran_out_of_memory(error: BaseException) -> bool:
@@ -36,8 +39,9 @@ def one_line(error: BaseException) -> str:
     """What went wrong, for a table: the innermost failure of a Train run, the lack of memory before all others."""
     found = list(_innermost(error))
     told = next(filter(_is_memory, found), found[0])
-    lines = str(told).partition(_ADVICE)[0].strip().splitlines()
-    return f"{type(told).__name__}: {lines[-1]}" if lines else type(told).__name__
+    lines = re.sub(_NODE_ID, "", str(told).partition(_ADVICE)[0].strip()).splitlines()
+    # A lack of memory is said first, and what Ray knows of the node after it; an error behind its traceback.
+    return f"{type(told).__name__}: {lines[0 if _is_memory(told) else -1]}" if lines else type(told).__name__
 
 
 def _innermost(error: BaseException) -> Iterator[BaseException]:

@@ -83,10 +83,12 @@ class Rounds:
         planned = PlannedSearch(
             study,
             of.values(),
-            [(trial, self._job(trial)) for trial in pending],
+            pending,
             metric=OBJECTIVE,
             storage=self._places.studies,
             ledger=self._ledger,
+            owner=self._owner,
+            job_of=self._job,
             budget=self._budget,
         )
         self._tune(planned, num_samples=len(pending))
@@ -161,6 +163,9 @@ class Rounds:
         """Hand out what the source has, and come back when all of it ended."""
         from ray import tune
 
+        from sweeps.engine import lost_processes
+
+        lost_processes.survive_them()
         resources, places = self._resources, self._places
         in_process = resources.workers == 0
         share = {"CPU": float(resources.cpus_per_worker or 1), "GPU": resources.gpus_per_worker or 0.0}

@@ -7,7 +7,7 @@ a trial that has run is answered from the ledger. The ledger is the truth of bot
 import math
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import optuna
@@ -82,10 +82,12 @@ class PlannedSearch(_Source):
     Args:
         name: of the study.
         trials: all that the study is of, run before or not: they name its factors and their levels.
-        pending: those to hand out, with the job of each.
+        pending: those to hand out.
         metric: dev metric that the study records; lower is better.
         storage: URL of the study's database.
         ledger: says how a trial ended.
+        owner: of the claims: this driver.
+        job_of: the job of a trial, made when it is handed out.
         budget: after which no trial is handed out.
     """
 
@@ -93,16 +95,19 @@ class PlannedSearch(_Source):
         self,
         name: str,
         trials: Iterable[Trial],
-        pending: Sequence[tuple[Trial, Job]],
+        pending: Iterable[Trial],
         *,
         metric: str,
         storage: str,
         ledger: Ledger,
+        owner: str,
+        job_of: Callable[[Trial], Job],
         budget: Budget,
     ) -> None:
         super().__init__(budget)
-        self._waiting, self._ledger, self._value = list(pending), ledger, metric
-        self._running: dict[str, tuple[Trial, str, dict[int, float]]] = {}
+        self._waiting, self._value = list(pending), metric
+        self._ledger, self._owner, self._job_of = ledger, owner, job_of
+        self._running: dict[str, tuple[Trial, dict[int, float]]] = {}
         levels: defaultdict[str, list[Any]] = defaultdict(list)
         for trial in trials:
             for path, level in {**factors(trial.cell), _SEED: trial.seed}.items():
@@ -114,24 +119,23 @@ class PlannedSearch(_Source):
     def _next(self, trial_id: str) -> dict[str, Any] | str:
         if not self._waiting:
             return str(Searcher.FINISHED)
-        entries = self._ledger.entries([trial.key for trial, _ in self._waiting])
-        chosen = min(self._waiting, key=lambda pending: _turn(entries.get(pending[0].key), owner=pending[1].owner))
-        self._waiting.remove(chosen)
-        trial, job = chosen
-        self._running[trial_id] = (trial, job.owner, {})
-        return {"job": job}
+        entries = self._ledger.entries([trial.key for trial in self._waiting])
+        trial = min(self._waiting, key=lambda one: _turn(entries.get(one.key), owner=self._owner))
+        self._waiting.remove(trial)
+        self._running[trial_id] = (trial, {})
+        return {"job": self._job_of(trial)}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Keep a dev evaluation by its optimisation step; other reports carry no value."""
         row = dict(result.get(ROW, ()))
         if self._value in row:
-            self._running[trial_id][2][int(row["step"])] = row[self._value]
+            self._running[trial_id][1][int(row["step"])] = row[self._value]
 
     def _end(self, trial_id: str, *, error: bool) -> None:
         """Record the trial: COMPLETE with the ledger's value, else FAIL; another driver's is that one's to record."""
-        trial, owner, values = self._running.pop(trial_id)
+        trial, values = self._running.pop(trial_id)
         entry = self._ledger.entries([trial.key]).get(trial.key)
-        if entry is not None and entry.owner != owner:
+        if entry is not None and entry.owner != self._owner:
             return
         value = entry.metrics.get(self._value) if entry is not None and entry.state == "finished" else None
         params = {**factors(trial.cell), _SEED: trial.seed}

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.config import LoggingConfig
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -104,7 +104,7 @@ class TrainRun:
         """
         try:
             return self._attempt(job, report)
-        except RayActorError:
+        except (RayActorError, OutOfMemoryError):  # Ray's memory monitor kills with the latter
             self._thread.join()  # without its mailbox each worker fails with what it says next, and the run with it
             raise
 

@@ -60,7 +60,7 @@ class Driver:
         self.answered.append(trial.key)
 
     def _job(self, trial: Trial) -> Job:
-        return Job(trial.key, trial.config.model_dump(), {}, "", "", "", "", self.owner, 0, 1, 0.0, False)
+        return job_of(trial, owner=self.owner)
 
     def ask(self, name: str) -> Trial | None:
         answer = self.search.suggest(name)
@@ -91,6 +91,10 @@ class Driver:
     def states(self) -> dict[TrialState, int]:
         trials = self.search.study.get_trials()
         return {state: sum(one.state == state for one in trials) for state in {one.state for one in trials}}
+
+
+def job_of(trial: Trial, *, owner: str) -> Job:
+    return Job(trial.key, trial.config.model_dump(), {}, "", "", "", "", owner, 0, 1, 0.0, False)
 
 
 def nll(trial: Trial) -> dict[str, float]:
@@ -518,14 +522,15 @@ def test_of_planned_trials_what_another_driver_has_comes_last(plan_of: Callable[
         assert ledger.claim(trial.key, owner=other)
     ledger.finish(over.key, owner=other, metrics={"dev/nll": 3.0})
     ledger.fail(broken.key, owner=other, error="no")
-    jobs = [Job(one.key, one.config.model_dump(), {}, "", "", "", "", mine, 0, 1, 0.0, False) for one in trials]
     planned = PlannedSearch(
         "shared",
         trials,
-        list(zip(trials, jobs, strict=True)),
+        trials,
         metric="dev/nll",
         storage=f"sqlite:///{tmp_path / 'optuna.db'}",
         ledger=ledger,
+        owner=mine,
+        job_of=lambda one: job_of(one, owner=mine),
         budget=Budget(None),
     )
     handed = [planned.suggest(str(number)) for number in range(4)]
