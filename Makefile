@@ -36,10 +36,10 @@ ui: $(STAMP)  ## The MLflow UI over runs/
 
 test: $(STAMP)  ## All tests but test-faults, the end-to-end ones on real Ray and the real model included
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not ray" $(ARGS)
-	@$(BIN)/python -m pytest -q -m "ray and not faults" $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "ray and not faults" $(ARGS)
 
 test-faults: $(STAMP)  ## Break things while sweeps run: workers, drivers, a node, memory, the disk, MLflow
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup -m faults $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m faults $(ARGS)
 
 test-fast: $(STAMP)  ## Unit tests only
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow and not ray" $(ARGS)

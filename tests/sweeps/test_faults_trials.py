@@ -2,20 +2,21 @@
 
 import re
 import signal
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 
 from spt_core import recipes
-from spt_core.config import parse
+from spt_core.config import TrialConfig, parse
 from spt_core.training import fit
-from tests.sweeps.as_a_user import EXACT, Ended, Folder, but_for_the_machine, spt
+from tests.sweeps.as_a_user import EXACT, Folder, but_for_the_machine, spt
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.faults]
 
 GOOD, BAD = recipes.smollm2_135m().optim.learning_rate, 1e30
+STEPS, EVERY = 100, 2
+SHORT, LONG = "max_steps=4", f"max_steps={STEPS}"
 
 
 def test_a_trial_that_diverges_fails_once_and_the_others_are_kept(tiny_llama: Path, tmp_path: Path) -> None:
@@ -47,110 +48,71 @@ def test_a_trial_that_diverges_fails_once_and_the_others_are_kept(tiny_llama: Pa
     assert sorted(trial.state.name for trial in folder.study().trials) == ["COMPLETE", "FAIL"]
 
 
-# --- interrupted with Ctrl-C, then killed, then run to its end ---
-
-STEPS, EVERY = 100, 2
-ONE_SWEEP = pytest.mark.xdist_group("interrupted")
-"""What `broken` is run for: in one process, so that it is run once."""
-SHORT, LONG = "max_steps=4", f"max_steps={STEPS}"
-
-
-@dataclass(frozen=True)
-class Broken:
-    """A sweep of a short trial and a long one: stopped by Ctrl-C in the long one, killed further on, finished.
-
-    Attributes:
-        states: of the trials in the report after Ctrl-C; `statuses`: of their runs in MLflow.
-        reached: the last evaluation of the long trial that each of the first two runs told of.
-    """
-
-    folder: Folder
-    stopped: Ended
-    states: dict[str, str]
-    statuses: dict[str, str]
-    killed: Ended
-    reached: tuple[int, int]
-    finished: Ended
-
-
-@pytest.fixture(scope="module")
-def broken(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Broken:
-    folder = Folder(tmp_path_factory.mktemp("broken"))
+def test_a_trial_cut_short_by_ctrl_c_and_then_by_a_kill_ends_as_one_that_never_was(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
+    """Beside a short trial, which has finished before: Ctrl-C, the same command killed further on, and once more."""
+    folder = Folder(tmp_path)
     command = spt(folder, {"optim.max_steps": [4, STEPS]})
     command += ["--set", "prompts.num_prompts=2", "--model", tiny_llama, *EXACT]
 
     first = folder.start(*command)
     first.until(rf"{SHORT} .*: finished")
-    stopped_at = _step(first.until(rf"{LONG} .*: training \d\d+/"))
+    stopped_at = step_of(first.until(rf"{LONG} .*: training \d\d+/"))
     first.signal(signal.SIGINT)
     stopped = first.wait()
     assert stopped.code == 130, stopped.output
+    assert "interrupted: what finished is kept; run the same command again to go on" in stopped.output
+    assert "Traceback" not in stopped.output
     trials, shown = folder.trials(), folder.mlflow()
-    states = {cell: trial["state"] for cell, trial in trials.items()}
+    assert {cell: trial["state"] for cell, trial in trials.items()} == {SHORT: "finished", LONG: "interrupted"}
     statuses = {cell: shown.children[trial["key"]].info.status for cell, trial in trials.items()}
+    assert statuses == {SHORT: "FINISHED", LONG: "KILLED"}
 
     second = folder.start(*command)
-    second.until(rf"{LONG} .*: training \d+/")
-    killed_at = _step(second.until(rf"{LONG} .*: training \d+/"))
+    assert "1 finished before, 1 to run" in second.until("finished before")
+    assert step_of(second.until(rf"{LONG} .*: training \d+/")) > stopped_at - EVERY, "it may not have kept the last one"
+    killed_at = step_of(second.until(rf"{LONG} .*: training \d+/"))
+    assert killed_at > stopped_at > EVERY
     second.signal(signal.SIGKILL)
-    killed = second.wait()
+    assert second.wait().code == -signal.SIGKILL
 
     finished = folder.run(*command)
+    assert finished.code == 0, finished.output
+    assert step_of(finished.output) > killed_at - EVERY
     del folder.results
-    return Broken(folder, stopped, states, statuses, killed, (stopped_at, killed_at), finished)
-
-
-@ONE_SWEEP
-def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(broken: Broken) -> None:
-    assert "interrupted: what finished is kept; run the same command again to go on" in broken.stopped.output
-    assert "Traceback" not in broken.stopped.output
-    assert broken.states == {SHORT: "finished", LONG: "interrupted"}
-    assert broken.statuses == {SHORT: "FINISHED", LONG: "KILLED"}
-
-
-@ONE_SWEEP
-def test_after_ctrl_c_the_same_command_goes_on_from_the_last_checkpoint(broken: Broken) -> None:
-    assert broken.killed.code == -signal.SIGKILL
-    assert "1 finished before, 1 to run" in broken.killed.output
-    assert _step(broken.killed.output) > broken.reached[0] - EVERY  # the last checkpoint may not have been kept yet
-    assert broken.reached[1] > broken.reached[0] > EVERY
-
-
-@ONE_SWEEP
-def test_after_a_kill_the_same_command_finishes_all_of_it_once(broken: Broken) -> None:
-    assert broken.finished.code == 0, broken.finished.output
-    assert _step(broken.finished.output) > broken.reached[1] - EVERY
-    trials = broken.folder.trials()
+    trials, shown = folder.trials(), folder.mlflow()
     assert {cell: trial["state"] for cell, trial in trials.items()} == {SHORT: "finished", LONG: "finished"}
-    history = broken.folder.history(trials[LONG]["key"])
+    trial = trials[LONG]
+    history = folder.history(trial["key"])
     assert [row["step"] for row in history] == list(range(STEPS + 1))
     assert [row["step"] for row in history if "dev/nll" in row] == list(range(0, STEPS + 1, EVERY))
-    shown = broken.folder.mlflow()
     assert shown.parent.info.status == "FINISHED"
     assert {run.info.status for run in shown.children.values()} == {"FINISHED"}
     assert len(shown.children) == 2
     told = [(row["step"], row["train/total"]) for row in history if "train/total" in row]
-    assert sorted(shown.steps(trials[LONG]["key"], "train/total")) == told
-    complete = [trial for trial in broken.folder.study().trials if trial.state.name == "COMPLETE"]
-    assert sorted(trial.params["optim.max_steps"] for trial in complete) == [4, STEPS]
+    assert sorted(shown.steps(trial["key"], "train/total")) == told
+    complete = [one for one in folder.study().trials if one.state.name == "COMPLETE"]
+    assert sorted(one.params["optim.max_steps"] for one in complete) == [4, STEPS]
+
+    rows = without_a_break(parse(trial["config"]))
+    for row, expected in zip(history, rows, strict=True):
+        assert but_for_the_machine(row) == pytest.approx(but_for_the_machine(expected), abs=1e-6)
 
 
-@ONE_SWEEP
-def test_a_trial_interrupted_twice_ends_as_one_that_never_was(broken: Broken) -> None:
-    trial = broken.folder.trials()[LONG]
+def without_a_break(config: TrialConfig) -> list[dict[str, float]]:
+    """The history of a trial that goes through at once, in this process."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     rows: list[dict[str, float]] = []
     try:
-        fitted = fit(parse(trial["config"]), report=lambda row, _: rows.append(row), device="cpu")
+        fit(config, report=lambda row, _: rows.append(row), device="cpu")
     finally:
         torch.set_num_threads(threads)
-    assert trial["metrics"]["dev/nll"] == pytest.approx(fitted.metrics["dev/nll"], abs=1e-9)
-    for row, expected in zip(broken.folder.history(trial["key"]), rows, strict=True):
-        assert but_for_the_machine(row) == pytest.approx(but_for_the_machine(expected), abs=1e-6)
+    return rows
 
 
-def _step(text: str) -> int:
+def step_of(text: str) -> int:
     """The step of the long trial that is told first."""
     found = re.search(rf"{LONG} seed 0: training (\d+)/{STEPS}", text)
     assert found, text
