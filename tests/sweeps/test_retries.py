@@ -1,6 +1,7 @@
 """What a trial that broke off does next, and how much of that is decided by the words of an exception."""
 
 import errno
+import pickle
 import sqlite3
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 from spt_core.config import TrialConfig
 from sweeps.engine import retries
 from sweeps.engine.failures import found_disk_full, one_line, ran_out_of_memory
+from sweeps.engine.lost_processes import ActorOutOfMemoryError
 from sweeps.engine.retries import GaveUpError, Retries, halved
 
 
@@ -36,6 +38,7 @@ MEMORY = [
     too_large(),
     RuntimeError("could not create a primitive"),
     ray.exceptions.OutOfMemoryError("the node is running low on memory"),
+    ActorOutOfMemoryError("the node is running low on memory"),
     OSError(errno.ENOMEM, "Cannot allocate memory"),
 ]
 
@@ -45,6 +48,22 @@ def test_memory_is_seen_through_what_ray_wraps_it_in(error: Exception) -> None:
     assert ran_out_of_memory(error)
     assert ran_out_of_memory(OfWorkersError(ConnectionError("peer closed"), error))
     assert one_line(OfWorkersError(ConnectionError("peer closed"), error)) == one_line(error)
+
+
+def test_of_what_rays_memory_monitor_says_people_are_told_the_first_line() -> None:
+    said = (
+        "1 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 192.0.2.2, "
+        f"ID: {'0f' * 28}) was 22.4GB used / 23.5GB limit (0.953)\n"
+        "OOM kill reason: Memory usage exceeded threshold\n"
+        "Refer to the documentation on how to address the out of memory issue"
+    )
+    error = ActorOutOfMemoryError(said)
+    assert one_line(pickle.loads(pickle.dumps(error))) == (
+        "ActorOutOfMemoryError: 1 worker(s) were killed due to the node running low on memory. "
+        "Memory on the node (IP: 192.0.2.2) was 22.4GB used / 23.5GB limit (0.953)"
+    )
+    assert isinstance(error, ray.exceptions.RayActorError), "or Tune would end the whole run"
+    assert not error.preempted
 
 
 @pytest.mark.parametrize("error", [RuntimeError("shapes do not match"), ValueError("memory"), ConnectionError("reset")])
