@@ -31,7 +31,7 @@ def test_mlflow_has_one_importer() -> None:
     importers = {
         p.name for p in (PROJECT / "sweeps").rglob("*.py") if any(n.split(".")[0] == "mlflow" for n in imported(p))
     }
-    assert importers == {"tracking.py"}
+    assert importers == {"mlflow_runs.py"}
 
 
 @pytest.mark.parametrize("path", sorted((PROJECT / "sweeps").glob("[a-z]*.py")), ids=lambda path: path.name)

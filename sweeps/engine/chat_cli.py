@@ -71,16 +71,17 @@ def _find(adapter: str, *, output: Path, tracking_uri: str | None) -> Path:
         for candidate in (folder, folder / results.ADAPTER):
             if (candidate / "adapter.json").is_file():
                 return candidate
-    from sweeps.engine import tracking
+    from sweeps.engine import mlflow_runs
+    from sweeps.engine.tracking_uri import redact
 
     uri = tracking_uri or places.tracking
     if tracking_uri is not None or Path(places.tracking.removeprefix("sqlite:///")).is_file():
-        fetched = tracking.fetch(uri, adapter, results.ADAPTER)
+        fetched = mlflow_runs.fetch(uri, adapter, results.ADAPTER)
         if fetched is not None:
             return fetched
     raise ValueError(
         f"--adapter {adapter}: no folder with an adapter, no trial of that key below {output}, and no MLflow run of "
-        f"that id in {tracking.redact(uri)}"
+        f"that id in {redact(uri)}"
     )
 
 

@@ -11,15 +11,15 @@ from sweeps.engine.node_facts import Facts, look
 
 def examine_tracking(uri: str) -> Finding:
     """Whether MLflow can be reached and written to: a run is made and deleted again."""
-    from sweeps.engine import tracking
+    from sweeps.engine import mlflow_runs, tracking_uri
 
-    shown = tracking.redact(uri)
+    shown = tracking_uri.redact(uri)
     try:
-        tracking.check(uri)
+        tracking_uri.check(uri)
         if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
             return Finding("mlflow", "ok", f"{shown} is made by the first sweep")
-        tracking.try_writing(uri)
-    except (ValueError, OSError, tracking.StoreError) as error:
+        mlflow_runs.try_writing(uri)
+    except (ValueError, OSError, mlflow_runs.StoreError) as error:
         reason = str(error).strip().partition("\n")[0]
         denied = any(mark in reason for mark in ("401", "403", "authenticate", "ermission"))
         cure = (

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sweeps.engine import results, tracking
+from sweeps.engine import mlflow_runs, results
+from sweeps.engine.tracking_uri import redact
 
 _FILES = (results.CONFIG, results.ENVIRONMENT, results.METRICS)
 _NOT_FINISHED = {
@@ -59,12 +60,12 @@ def read(uri: str, run_id: str) -> LoggedTrial:
     Raises:
         ValueError: the store cannot be asked, or the run is none, no trial, not finished or not whole.
     """
-    client = tracking.open_client(uri)
+    client = mlflow_runs.open_client(uri)
     try:
         run = client.get_run(run_id)
-    except tracking.StoreError:
+    except mlflow_runs.StoreError:
         raise ValueError(
-            f"RUN_ID {run_id}: there is no such run in {tracking.redact(uri)}; the run ids are in the MLflow UI (spt "
+            f"RUN_ID {run_id}: there is no such run in {redact(uri)}; the run ids are in the MLflow UI (spt "
             "ui), and --tracking-uri or --output says which store is asked"
         ) from None
     _refuse_all_but_finished(run)
@@ -83,7 +84,7 @@ def read(uri: str, run_id: str) -> LoggedTrial:
         metrics=metrics,
         shown=dict(run.data.metrics),
         seeds=_seeds(client, run),
-        primary_metric=_primary_metric(client, tags.get(tracking.PARENT)),
+        primary_metric=_primary_metric(client, tags.get(mlflow_runs.PARENT)),
     )
 
 
@@ -91,14 +92,16 @@ def _refuse_all_but_finished(run: Any) -> None:
     run_id, tags = run.info.run_id, run.data.tags
     if run.info.lifecycle_stage == "deleted":
         raise ValueError(f"RUN_ID {run_id}: it is in MLflow's trash; restore it there, or take the run in its place")
-    if tracking.SWEEP_ID in tags:
-        raise ValueError(f"RUN_ID {run_id}: it is a whole sweep, {tags[tracking.SWEEP_ID]}; give one of its child runs")
-    if tracking.TRIAL_KEY not in tags:
+    if mlflow_runs.SWEEP_ID in tags:
+        raise ValueError(
+            f"RUN_ID {run_id}: it is a whole sweep, {tags[mlflow_runs.SWEEP_ID]}; give one of its child runs"
+        )
+    if mlflow_runs.TRIAL_KEY not in tags:
         raise ValueError(f"RUN_ID {run_id}: it is no trial of a sweep; give a child run of one")
     status = run.info.status
     if status == "FAILED":
         raise ValueError(
-            f"RUN_ID {run_id}: the trial failed ({tags.get(tracking.ERROR, 'no reason was logged')}), so there is "
+            f"RUN_ID {run_id}: the trial failed ({tags.get(mlflow_runs.ERROR, 'no reason was logged')}), so there is "
             "nothing to verify; run its sweep again, then verify it"
         )
     if status != "FINISHED":
@@ -108,7 +111,7 @@ def _refuse_all_but_finished(run: Any) -> None:
 def _read_json(client: Any, run_id: str, name: str, folder: str) -> dict[str, Any]:
     try:
         path = Path(client.download_artifacts(run_id, name, folder))
-    except (tracking.StoreError, OSError):
+    except (mlflow_runs.StoreError, OSError):
         raise ValueError(
             f"RUN_ID {run_id}: its file {name} cannot be had, so it cannot be verified; run its sweep again, which "
             "delivers what MLflow lacks"
@@ -122,12 +125,12 @@ def _read_json(client: Any, run_id: str, name: str, folder: str) -> dict[str, An
 
 def _seeds(client: Any, run: Any) -> tuple[Mapping[str, float], ...]:
     tags = run.data.tags
-    parent, cell = tags.get(tracking.PARENT), tags.get("cell")
+    parent, cell = tags.get(mlflow_runs.PARENT), tags.get("cell")
     if parent is None or cell is None:
         return (dict(run.data.metrics),)
     found = client.search_runs(
         [run.info.experiment_id],
-        f"tags.`{tracking.PARENT}` = '{parent}' and attributes.status = 'FINISHED'",
+        f"tags.`{mlflow_runs.PARENT}` = '{parent}' and attributes.status = 'FINISHED'",
         max_results=_MOST_SEEDS,
     )
     # A cell's name may hold quotes, which a filter cannot.
@@ -139,5 +142,5 @@ def _primary_metric(client: Any, parent: str | None) -> str | None:
         return None
     try:
         return client.get_run(parent).data.params.get("primary_metric")  # type: ignore[no-any-return]
-    except tracking.StoreError:
+    except mlflow_runs.StoreError:
         return None

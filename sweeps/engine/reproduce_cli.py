@@ -130,9 +130,10 @@ def _run(
     """Every sweep in turn; Ctrl-C ends with the one that it came in."""
     from spt_core import training
     from sweeps.engine import plan as planning
-    from sweeps.engine import runner, tracking
+    from sweeps.engine import runner
     from sweeps.engine.places import recall
     from sweeps.engine.resources import fit_resources
+    from sweeps.engine.tracking_uri import check
 
     uri = tracking_uri or places.tracking
     for plan in plans.values():
@@ -140,7 +141,7 @@ def _run(
             planning.check_splits(data)
         for trial in plan.trials:
             training.refuse_workers(trial.config, resources.workers)
-    tracking.check(uri)
+    check(uri)
     outcomes: dict[str, Outcome] = {}
     for question, plan in plans.items():
         waiting = len(plan.distinct) - len(recall(plan, places))

@@ -70,13 +70,15 @@ def execute(
     Raises:
         ValueError: the machine or cluster can never hold one trial.
     """
-    from sweeps.engine import report, tracking
+    from sweeps.engine import report
+    from sweeps.engine.tracking import Tracker
+    from sweeps.engine.tracking_uri import redact
     from sweeps.engine.watching import Watcher
 
     ledger, owner = Ledger(places.ledger), owner_here()
     artifacts = places.artifacts if tracking_uri == places.tracking else None
-    facts = {**provenance.facts(), "tracking": tracking.redact(tracking_uri)}
-    tracker = tracking.Tracker(tracking_uri, plan=plan, artifacts=artifacts, facts=facts, ledger=ledger)
+    facts = {**provenance.facts(), "tracking": redact(tracking_uri)}
+    tracker = Tracker(tracking_uri, plan=plan, artifacts=artifacts, facts=facts, ledger=ledger)
     budget = Budget(budget_hours, devices=resources.devices)
     interrupted, torn, gave_up = False, set[str](), None
     with tracker:

@@ -268,12 +268,13 @@ def _carry_out(request: "Request", manner: _Manner) -> int:
 def _run(
     console: Console, request: "Request", manner: _Manner, plan: "Plan", *, places: "Places", resources: "Resources"
 ) -> int:
-    from sweeps.engine import record, runner, tracking
+    from sweeps.engine import record, runner
     from sweeps.engine.resources import refuse_unshared
+    from sweeps.engine.tracking_uri import check, redact
 
     uri = manner.tracking_uri or places.tracking
     refuse_unshared(plan, places, resources)
-    tracking.check(uri)
+    check(uri)
 
     started = time.time()
 
@@ -308,7 +309,7 @@ def _run(
         if output == Path("runs") and uri == places.tracking
         else f"spt ui --output {shlex.quote(str(output))}"
     )
-    _print_place(console, "mlflow", ui if uri == places.tracking else tracking.redact(uri))
+    _print_place(console, "mlflow", ui if uri == places.tracking else redact(uri))
     for missing in outcome.undelivered:
         console.print(f"MLflow has not got: {missing}; running this again delivers it", markup=False)
     if outcome.gave_up:

@@ -1,117 +1,31 @@
-"""MLflow's picture of a sweep: one parent run, one child a trial. The only importer of mlflow.
+"""What a sweep shows in MLflow, write-behind.
 
 The picture is a projection: the truth is the ledger and each trial's folder. So anything here may be sent twice,
 late, or by a later run of the same sweep, and MLflow shows it once; and the sweep never waits for a server.
 """
 
-import json
 import logging
-import os
-import re
-import tempfile
-import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
-from spt_core.config import flatten
-from sweeps.engine import results, retries
-from sweeps.engine.design import label
-from sweeps.engine.ledger import Ledger, alone, owner_here
+from sweeps.engine.ledger import Ledger
+from sweeps.engine.mlflow_runs import SweepRuns, now
 from sweeps.engine.outbox import Outbox
 from sweeps.engine.plan import Plan, Trial
 from sweeps.engine.results import TrialResult
 from sweeps.engine.tracking_uri import check, redact
 
-__all__ = ["StoreError", "Tracker", "check", "fetch", "open_client", "redact", "try_writing"]
-
-for _name, _value in {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # the outbox tries again, in order
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-}.items():
-    os.environ.setdefault(_name, _value)  # MLflow takes these from nowhere else, and one of them when it is imported
-
-from mlflow import MlflowClient  # noqa: E402
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run  # noqa: E402
-from mlflow.exceptions import MlflowException  # noqa: E402
-
-for _chatty in ("mlflow", "alembic"):
-    logging.getLogger(_chatty).setLevel(logging.WARNING)
-logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # what it raises it also logs, for a page
-
 logger = logging.getLogger(__name__)
-
-SWEEP_ID = "spt.sweep_id"
-"""Tag of a parent: the plan it stands for."""
-TRIAL_KEY = "spt.trial_key"
-"""Tag of a child: the trial it stands for."""
-COMPLETE = "spt.complete"
-"""Tag of a child, set last: all there is of a finished trial has arrived."""
-REUSED = "spt.reused"
-"""Tag of a child made from the folder of a trial that had finished before this sweep asked for it."""
-STATE = "spt.state"
-"""Tag of a child that ended: how, as the ledger says it (MLflow has no word for a trial that a search stopped)."""
-ERROR = "spt.error"
-"""Tag of a child that failed: why."""
-RETRIED = "spt.retries"
-"""Tag of a child that ended: how often it was tried again; `spt.retry_reasons` says why, once it was."""
-PARENT = "mlflow.parentRunId"
-REPORT_FILES = ("report.html", "report.md", "results.json")
-_TRIAL_FILES = (
-    results.CONFIG,
-    results.ENVIRONMENT,
-    results.CODE_DIFF,
-    results.ADAPTER,
-    results.PREDICTIONS,
-    results.HISTORY,
-    results.RETRIES,
-    results.METRICS,
-)
-_STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED", "pruned": "KILLED"}
-_PROBE = "spt-doctor"
-_PARAM_LENGTH, _TAG_LENGTH, _DATASET_LENGTH, _DIGEST_LENGTH, _LOCK_LENGTH = 6000, 5000, 500, 36, 250
-_PARAMS_A_BATCH, _METRICS_A_BATCH, _RUNS_A_PAGE = 100, 1000, 1000
-
-
-class _Moment(NamedTuple):
-    """Metrics at one step of a trial, so many seconds after its start."""
-
-    step: int
-    seconds: float
-    metrics: Mapping[str, float]
-
-
-class _Child:
-    """A child run and what of it has arrived. `sent`: its metrics by name and step; None: not asked yet."""
-
-    def __init__(self, run: Run) -> None:
-        self.id: str = run.info.run_id
-        self.started: int = run.info.start_time
-        self.complete = COMPLETE in run.data.tags
-        self.params = set() if self.complete else set(run.data.params)
-        self.has_error = ERROR in run.data.tags
-        self.has_inputs = bool(run.inputs and run.inputs.dataset_inputs)
-        self.sent: dict[tuple[str, int], float] | None = None
-
-    def end(self) -> None:
-        """All of it has arrived: a sweep of thousands keeps no more of it than that."""
-        self.complete = True
-        self.params, self.sent = set(), None
 
 
 class Tracker:
     """Shows one sweep in MLflow. Every method returns at once; one thread delivers, in order, as the server allows.
 
     Args:
-        uri: where to; see `check`, which should have been asked before.
+        uri: where to; see `tracking_uri.check`, which should have been asked before.
         plan: the sweep. Its parent run is found again by the plan's `sweep_id`, its children by their trial keys.
         artifacts: folder or URI for the files of a new experiment; None leaves it to the server.
         facts: of this run of the sweep (versions, commit, machine): tags of the parent.
@@ -127,18 +41,14 @@ class Tracker:
         facts: Mapping[str, str],
         ledger: Ledger | None = None,
     ) -> None:
-        self._uri, self._plan, self._artifacts, self._facts = uri, plan, artifacts, dict(facts)
-        self._ledger, self._owner = ledger, owner_here()
-        self._waiting: defaultdict[str, list[_Moment]] = defaultdict(list)
+        self._uri = uri
+        self._make = partial(SweepRuns, uri, plan=plan, artifacts=artifacts, facts=dict(facts), ledger=ledger)
+        self._runs: SweepRuns | None = None  # the delivering thread's own
+        self._waiting: defaultdict[str, list[Mapping[str, float]]] = defaultdict(list)
         self._ended = False
         self._missing: tuple[str, ...] | None = None
-        # The next four are the delivering thread's own.
-        self._client: Any = None
-        self._experiment_id = ""
-        self._parent_id = ""
-        self._children: dict[str, _Child] = {}
         self._outbox = Outbox(f"MLflow at {redact(uri)}", is_there=self._is_there, explain=_explain)
-        self._outbox.add("the sweep", self._open)
+        self._send("the sweep", lambda runs: None)
 
     def __enter__(self) -> "Tracker":
         return self
@@ -153,34 +63,28 @@ class Tracker:
 
         A child that was complete goes to MLflow's trash, and a new one takes its place: the trial is measured anew.
         """
-        self._outbox.add(f"start of {trial.label}", partial(self._begin, trial, _now()))
+        at = now()
+        self._send(f"start of {trial.label}", lambda runs: runs.begin(trial, at))
 
     def progress(self, trial: Trial, row: Mapping[str, float]) -> None:
         """Metrics of one moment of a trial; `row` has `step` and `seconds` beside them."""
-        self._waiting[trial.key].append(_moment(row))
-        self._outbox.add(f"progress of {trial.label}", partial(self._progress, trial, _now()))
+        self._waiting[trial.key].append(row)
+        at = now()
+        self._send(f"progress of {trial.label}", lambda runs: self._progress(runs, trial, at))
 
     def finish(self, trial: Trial, result: TrialResult) -> None:
         """A trial ended: its child gets what its folder holds, and its status. A complete child is left alone."""
-        self._outbox.add(f"end of {trial.label}", partial(self._finish, trial, result, _now()))
-
-    def sync(self, ended: Iterable[tuple[Trial, TrialResult]]) -> None:
-        """`finish` for trials that ended before: MLflow gets what it lacks, for one query if it lacks nothing."""
-        for trial, result in ended:
-            self.finish(trial, result)
+        at = now()
+        self._send(f"end of {trial.label}", lambda runs: runs.finish(trial, result, at))
 
     def replan(self, plan: Plan) -> None:
         """The sweep as a search left it: with its best configs as cells."""
-        self._outbox.add("the plan", partial(self._replan, plan))
+        self._send("the plan", lambda runs: runs.replan(plan))
 
     def summarise(self, folder: Path, metrics: Mapping[str, float]) -> None:
-        """The sweep ended: the files of its report and its main figures go to the parent, which is FINISHED.
-
-        Characters that MLflow has no place for in a metric's name become spaces.
-        """
-        self._ended = True
-        named = {_metric_name(name): value for name, value in metrics.items()}
-        self._outbox.add("the report", partial(self._summarise, folder, named, _now()))
+        """The sweep ended: the files of its report and its main figures go to the parent, which is FINISHED."""
+        self._ended, at = True, now()
+        self._send("the report", lambda runs: runs.summarise(folder, metrics, at))
 
     def close(self, timeout: float = 30.0) -> tuple[str, ...]:
         """Deliver the rest, once; the parent of a sweep that was not summarised is KILLED.
@@ -194,7 +98,8 @@ class Tracker:
         if self._missing is not None:
             return self._missing
         if not self._ended:
-            self._outbox.add("the end of the sweep", partial(self._end_sweep, "KILLED", _now()))
+            at = now()
+            self._send("the end of the sweep", lambda runs: runs.end("KILLED", at))
         self._missing = missing = self._outbox.close(timeout)
         if missing:
             logger.warning(
@@ -212,301 +117,21 @@ class Tracker:
             return False
         return True
 
+    def _send(self, what: str, deliver: Callable[[SweepRuns], None]) -> None:
+        self._outbox.add(what, lambda: deliver(self._found()))
+
     # From here on: the delivering thread. Each letter may be delivered twice.
 
-    def _open(self) -> None:
-        if self._parent_id:
-            return
-        plan = self._plan
-        # The first to ask a new database makes its tables, and two at once break the migrations.
-        with self._alone(f"mlflow {redact(self._uri)}"[:_LOCK_LENGTH]):
-            self._client = MlflowClient(self._uri)
-            self._experiment_id = self._find_or_make_experiment()
-        parent = self._find_or_make({SWEEP_ID: plan.sweep_id}, name=plan.sweep_id, tags={}, started=_now())
-        run_id = parent.info.run_id
-        params = {"scale": plan.scale, "cells": len(plan.cells), "seeds": len(plan.seeds)}
-        self._add_params(run_id, {**params, "primary_metric": plan.sweep.primary_metric}, known=parent.data.params)
-        note = {"mlflow.note.content": plan.sweep.question} if plan.sweep.question else {}
-        for name, value in {**self._facts, **note}.items():
-            self._client.set_tag(run_id, name, _text(value, _TAG_LENGTH))
-        self._log_plan(run_id)
-        self._client.update_run(run_id, status="RUNNING")
-        for run in self._search({PARENT: run_id}):
-            self._children.setdefault(run.data.tags.get(TRIAL_KEY, ""), _Child(run))
-        self._parent_id = run_id
+    def _found(self) -> SweepRuns:
+        if self._runs is None:
+            self._runs = self._make()
+        return self._runs
 
-    def _log_plan(self, run_id: str) -> None:
-        self._client.log_text(run_id, redact(json.dumps(_outline(self._plan), indent=2, default=str)), "plan.json")
-
-    def _replan(self, plan: Plan) -> None:
-        self._open()
-        self._plan = plan
-        self._log_plan(self._parent_id)
-
-    def _begin(self, trial: Trial, started: int) -> None:
-        child = self._find_or_make_child(trial, started)
-        if child.complete:
-            del self._children[trial.key]
-            self._client.delete_run(child.id)
-            child = self._find_or_make_child(trial, started)
-        self._client.update_run(child.id, status="RUNNING")
-
-    def _progress(self, trial: Trial, now: int) -> None:
-        moments = list(self._waiting[trial.key])
-        if moments:  # else an earlier letter took them along
-            started = now - _milliseconds(moments[0].seconds)
-            self._add_metrics(self._find_or_make_child(trial, started), moments)
-            del self._waiting[trial.key][: len(moments)]
-
-    def _finish(self, trial: Trial, result: TrialResult, now: int) -> None:
-        history, finished = _history(result.folder), result.folder / results.METRICS
-        step, seconds = (history[-1].step, history[-1].seconds) if history else (0, 0.0)
-        ended = _milliseconds(finished.stat().st_mtime) if result.reused and finished.exists() else now
-        tags = {REUSED: "true"} if result.reused else {}
-        child = self._find_or_make_child(trial, ended - _milliseconds(seconds), tags)
-        if child.complete:
-            return
-        self._add_metrics(child, history)
-        self._add_metrics(child, [_Moment(step, seconds, result.metrics)], final=True)
-        self._add_files(child.id, result.folder, _TRIAL_FILES)
-        if result.error or child.has_error:
-            self._client.set_tag(child.id, ERROR, _text(result.error or "", _TAG_LENGTH))
-            child.has_error = True
-        for name, value in _retry_tags(retries.read(result.folder)).items():
-            self._client.set_tag(child.id, name, _text(value, _TAG_LENGTH))
-        self._client.set_terminated(child.id, _STATUS[result.state], end_time=ended)
-        self._client.set_tag(child.id, STATE, result.state)
-        if result.state == "finished":
-            self._client.set_tag(child.id, COMPLETE, "true")
-            child.end()
-
-    def _summarise(self, folder: Path, metrics: Mapping[str, float], now: int) -> None:
-        self._open()
-        shown = self._client.get_run(self._parent_id).data.metrics
-        changed = [Metric(name, value, now, 0) for name, value in metrics.items() if shown.get(name) != value]
-        for batch in _batches(changed, _METRICS_A_BATCH):
-            self._client.log_batch(self._parent_id, metrics=batch)
-        self._add_files(self._parent_id, folder, REPORT_FILES)
-        self._end_sweep("FINISHED", now)
-
-    def _end_sweep(self, status: str, now: int) -> None:
-        self._open()
-        self._client.set_terminated(self._parent_id, status, end_time=now)
-
-    def _find_or_make_experiment(self) -> str:
-        name, artifacts = self._plan.sweep.name, self._artifacts
-        experiment = self._client.get_experiment_by_name(name)
-        if experiment is None:
-            if artifacts and not urlsplit(artifacts).scheme:
-                artifacts = Path(artifacts).resolve().as_uri()
-            return str(self._client.create_experiment(name, artifact_location=artifacts))
-        if experiment.lifecycle_stage == "deleted":
-            self._client.restore_experiment(experiment.experiment_id)
-        return str(experiment.experiment_id)
-
-    def _find_or_make_child(self, trial: Trial, started: int, tags: Mapping[str, str] | None = None) -> _Child:
-        self._open()
-        child = self._children.get(trial.key)
-        if child is None:
-            flat = flatten(trial.config)
-            about = {
-                "cell": label(trial.cell),
-                "seed": trial.seed,
-                **{f"factor.{path}": flat[path] for path in self._plan.factors},
-                **_leaves("identity", trial.identity),
-            }
-            identity = {PARENT: self._parent_id, TRIAL_KEY: trial.key}
-            run = self._find_or_make(identity, name=trial.label, tags={**about, **(tags or {})}, started=started)
-            child = self._children[trial.key] = _Child(run)
-        if child.complete:
-            return child
-        params = flatten(trial.config)
-        self._add_params(child.id, params, known=child.params)
-        child.params.update(params)
-        if not child.has_inputs:
-            self._client.log_inputs(child.id, datasets=_inputs(trial))
-            child.has_inputs = True
-        return child
-
-    def _find_or_make(self, identity: Mapping[str, str], *, name: str, tags: Mapping[str, Any], started: int) -> Run:
-        with self._alone(" ".join(("mlflow", self._experiment_id, *identity.values()))):
-            for run in self._search(identity):
-                return run
-            described = {path: _text(value, _TAG_LENGTH) for path, value in tags.items()} | dict(identity)
-            return self._client.create_run(self._experiment_id, start_time=started, tags=described, run_name=name)
-
-    def _alone(self, what: str) -> AbstractContextManager[None]:
-        """Keeps other drivers out, where there is a ledger to agree in."""
-        return alone(self._ledger, what, owner=self._owner) if self._ledger else nullcontext()
-
-    def _search(self, tags: Mapping[str, str]) -> Iterator[Run]:
-        """The runs that have these tags, oldest first."""
-        wanted = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
-        search = partial(
-            self._client.search_runs,
-            [self._experiment_id],
-            wanted,
-            max_results=_RUNS_A_PAGE,
-            order_by=["attributes.start_time ASC"],
-        )
-        page = search()
-        yield from page
-        while page.token:
-            page = search(page_token=page.token)
-            yield from page
-
-    def _add_params(self, run_id: str, params: Mapping[str, Any], *, known: Iterable[str]) -> None:
-        """Those that the run lacks: MLflow refuses a second value."""
-        fresh = [Param(path, _text(value, _PARAM_LENGTH)) for path, value in params.items() if path not in known]
-        for batch in _batches(fresh, _PARAMS_A_BATCH):
-            self._client.log_batch(run_id, params=batch)
-
-    def _add_metrics(self, child: _Child, moments: Iterable[_Moment], *, final: bool = False) -> None:
-        """Those that the run lacks, at a time that depends on the trial alone, so that a second delivery is the same.
-
-        A step that was sent is not sent again, unless its final value is another.
-        """
-        if child.sent is None:
-            names = self._client.get_run(child.id).data.metrics
-            points = [point for name in names for point in self._client.get_metric_history(child.id, name)]
-            child.sent = {(point.key, point.step): point.value for point in points}
-        fresh: dict[tuple[str, int], Metric] = {}
-        for step, seconds, metrics in moments:
-            at = child.started + _milliseconds(seconds) + final
-            for name, value in metrics.items():
-                before = child.sent.get((name, step))
-                if before is None or (final and before != value):
-                    fresh[name, step] = Metric(name, value, at, step)
-        for batch in _batches(list(fresh.values()), _METRICS_A_BATCH):
-            self._client.log_batch(child.id, metrics=batch)
-            child.sent.update({(point.key, point.step): point.value for point in batch})
-
-    def _add_files(self, run_id: str, folder: Path, names: Iterable[str]) -> None:
-        for path in (folder / name for name in names):
-            if path.is_dir():
-                self._client.log_artifacts(run_id, str(path), path.name)
-            elif path.exists():
-                self._client.log_artifact(run_id, str(path))
-
-
-def fetch(uri: str, run_id: str, artifact: str) -> Path | None:
-    """A copy of an artifact folder of a run, in a temporary folder; None where there is no such run or artifact.
-
-    Raises:
-        ValueError: the store cannot be asked.
-    """
-    client = open_client(uri)
-    try:
-        client.get_run(run_id)
-        return Path(client.download_artifacts(run_id, artifact, tempfile.mkdtemp(prefix="spt-artifact-")))
-    except (MlflowException, OSError):
-        return None
-
-
-StoreError = MlflowException
-"""What a store that answers raises when it cannot do what it was asked."""
-
-
-def open_client(uri: str) -> Any:
-    """A client of the store, which was seen to be there.
-
-    Raises:
-        ValueError: the store cannot be asked.
-    """
-    check(uri)
-    return MlflowClient(tracking_uri=uri)
-
-
-def try_writing(uri: str) -> None:
-    """Make a run in an experiment of its own, and delete it.
-
-    Raises:
-        StoreError: the store does not take it; the credentials are not the store's, say.
-    """
-    client = MlflowClient(tracking_uri=uri)
-    experiment = client.get_experiment_by_name(_PROBE)
-    experiment_id = experiment.experiment_id if experiment else client.create_experiment(_PROBE)
-    client.delete_run(client.create_run(experiment_id).info.run_id)
-
-
-def _outline(plan: Plan) -> dict[str, Any]:
-    return {
-        "sweep": plan.sweep.name,
-        "sweep_id": plan.sweep_id,
-        "question": plan.sweep.question,
-        "scale": plan.scale,
-        "primary_metric": plan.sweep.primary_metric,
-        "baseline": plan.sweep.baseline,
-        "cells": plan.cells,
-        "seeds": plan.seeds,
-        "smallest_p": plan.smallest_p,
-        "trials": [{"key": trial.key, "cell": trial.cell, "seed": trial.seed} for trial in plan.trials],
-    }
-
-
-def _inputs(trial: Trial) -> list[DatasetInput]:
-    """The dialogues that a trial reads, by their fingerprints; a trial made by hand may have none."""
-    fingerprints: Mapping[str, str] = trial.identity.get("data", {})
-    sources = {"train": trial.config.data.train, "test": trial.config.data.test}
-    contexts = {"train": "training", "test": "evaluation"}
-    return [
-        DatasetInput(
-            Dataset(
-                name=_text(source.rsplit("/", 1)[-1], _DATASET_LENGTH),
-                digest=fingerprints[split][:_DIGEST_LENGTH],
-                source_type="hugging_face" if source.startswith("hf://") else "local",
-                source=json.dumps({"uri": redact(source)}),
-            ),
-            [InputTag("mlflow.data.context", contexts[split])],
-        )
-        for split, source in sources.items()
-        if split in fingerprints
-    ]
-
-
-def _retry_tags(retried: retries.Retries) -> dict[str, object]:
-    """How often, why, and the layout it went on with."""
-    why = {"spt.retry_reasons": "; ".join(retried.reasons)} if retried.reasons else {}
-    layout = {f"spt.{name}": value for name, value in retried.layout.items()}
-    return {RETRIED: len(retried.reasons), **why, **layout}
-
-
-def _history(folder: Path) -> list[_Moment]:
-    path = folder / results.HISTORY
-    rows = []
-    for line in path.read_text().splitlines() if path.exists() else ():
-        try:
-            rows.append(_moment(json.loads(line)))
-        except json.JSONDecodeError:  # cut short when its writer was killed
-            continue
-    return rows
-
-
-def _moment(row: Mapping[str, Any]) -> _Moment:
-    metrics = {name: float(row[name]) for name in row if name not in {"step", "seconds"} and row[name] is not None}
-    return _Moment(int(row["step"]), float(row["seconds"]), metrics)
-
-
-def _leaves(prefix: str, tree: Mapping[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        path = f"{prefix}.{name}"
-        flat |= _leaves(path, value) if isinstance(value, Mapping) else {path: value}
-    return flat
-
-
-def _metric_name(name: str) -> str:
-    """The name as MLflow takes it: word characters, dots, dashes, single spaces and slashes."""
-    return re.sub(r"/+", "/", " ".join(re.sub(r"[^\w.\-/]+", " ", name).split()))
-
-
-def _batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    return (items[start : start + size] for start in range(0, len(items), size))
-
-
-def _text(value: object, length: int) -> str:
-    text = redact(str(value))
-    return text if len(text) <= length else f"{text[: length - 1]}…"
+    def _progress(self, runs: SweepRuns, trial: Trial, at: int) -> None:
+        rows = list(self._waiting[trial.key])
+        if rows:  # else an earlier letter took them along
+            runs.progress(trial, rows, at)
+            del self._waiting[trial.key][: len(rows)]
 
 
 def _explain(error: Exception) -> str:
@@ -515,11 +140,3 @@ def _explain(error: Exception) -> str:
     while chain is not None and not hasattr(chain, "orig"):
         chain = chain.__cause__ or chain.__context__
     return redact(str(error if chain is None else chain.orig)).partition("\n")[0]
-
-
-def _now() -> int:
-    return _milliseconds(time.time())
-
-
-def _milliseconds(seconds: float) -> int:
-    return round(1000 * seconds)

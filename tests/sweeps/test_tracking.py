@@ -24,7 +24,8 @@ from sweeps.engine.design import Grid, Sweep
 from sweeps.engine.ledger import Ledger
 from sweeps.engine.plan import Plan, Trial
 from sweeps.engine.results import TrialResult
-from sweeps.engine.tracking import Tracker, check
+from sweeps.engine.tracking import Tracker
+from sweeps.engine.tracking_uri import check
 from tests.sweeps.shown import Shown
 
 FACTS = {"git.commit": "abc123", "store": "postgresql://ann:hunter2@db/spt"}
@@ -174,7 +175,8 @@ def test_the_same_sweep_again_adds_nothing(uri: str, track: Callable[..., Tracke
     noticed = {"test/f1": -1.0}  # would be, if a complete child were not left alone
     results = [TrialResult(key, "finished", noticed, tmp_path / key, reused=True) for key in plan.distinct]
     with track(plan) as tracker:
-        tracker.sync(zip(plan.distinct.values(), results, strict=True))
+        for trial, result in zip(plan.distinct.values(), results, strict=True):
+            tracker.finish(trial, result)
         tracker.summarise(tmp_path, {})
     after = Shown(uri)
     assert after.parent.info.run_id == before.parent.info.run_id
@@ -213,7 +215,8 @@ def test_what_a_dead_server_never_heard_is_shown_whole_by_the_next_run(
     with track(plan) as tracker:
         tracker.begin(plan.trials[0])  # and its end got lost
     with track(plan) as tracker:
-        tracker.sync((trial, replace(results[trial.key], reused=True)) for trial in plan.trials)
+        for trial in plan.trials:
+            tracker.finish(trial, replace(results[trial.key], reused=True))
     shown = Shown(uri)
     assert shown.children.keys() == plan.distinct.keys()
     for trial in plan.trials:
@@ -320,7 +323,8 @@ def test_drivers_of_one_ledger_share_the_runs_that_they_make_at_the_same_moment(
     ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
     trackers = [track(plan, ledger=ledger) for _ in range(2)]
     for tracker in trackers:
-        tracker.sync(results)
+        for trial, result in results:
+            tracker.finish(trial, result)
     assert [tracker.close(120) for tracker in trackers] == [(), ()]
     shown = Shown(uri)
     assert shown.parent.info.run_name == plan.sweep_id
