@@ -25,6 +25,11 @@ def ran_out_of_memory(error: BaseException) -> bool:
     return any(_is_memory(one) for one in _innermost(error))
 
 
+def lost_its_process(error: BaseException) -> bool:
+    """Whether a process of a trial is gone."""
+    return any(kind.__name__ == "RayActorError" for one in _innermost(error) for kind in type(one).__mro__)
+
+
 def found_disk_full(error: BaseException) -> bool:
     """Whether a file could not be written because the disk, or a quota on it, is full."""
     said = ""

@@ -11,7 +11,6 @@ from ray import cloudpickle
 from ray.tune import Callback
 
 from sweeps.engine import retries
-from sweeps.engine.failures import one_line
 from sweeps.engine.ledger import Ledger
 from sweeps.engine.places import Places, result_of
 from sweeps.engine.plan import Plan, Trial
@@ -109,7 +108,7 @@ class Watcher(Callback):
         """The process that held a trial's claim was lost once too often, or before it could begin."""
         key, owner = _key(trial), trial.config["job"].owner
         if trial.num_failures > retries.MOST_LOSSES:
-            self._ledger.fail(key, owner=owner, error=one_line(_error(trial)))
+            self._ledger.fail(key, owner=owner, error=retries.given_up(_error(trial), losses=retries.MOST_LOSSES))
         else:
             self._ledger.release(key, owner=owner)  # it is handed out again
         self._end(key)

@@ -119,8 +119,11 @@ def test_a_worker_is_replaced_three_times() -> None:
     assert so_far.layout == {}
     assert so_far.reasons == (one_line(lost),) * 3
     assert "half a page" not in so_far.reasons[0]
-    with pytest.raises(GaveUpError, match=r"after 3 retries"):
+    with pytest.raises(GaveUpError, match=r"after 3 retries\)$"):
         so_far.after(lost, config=TrialConfig(), workers=1, losses=3)
+    killed = OfWorkersError(ray.exceptions.RayActorError(error_msg="its process has died"))
+    with pytest.raises(GaveUpError, match=r"after 3 retries\); .* set compute\.micro_batch_size"):
+        so_far.after(killed, config=TrialConfig(), workers=1, losses=3)
 
 
 def test_a_full_disk_is_a_persons_to_mend() -> None:
