@@ -304,11 +304,8 @@ def _run(
     )
     _print_answer(console, outcome.plan, outcome.results, outcome.report)
     output = request.output
-    ui = (
-        "make ui"
-        if output == Path("runs") and uri == places.tracking
-        else f"spt ui --output {shlex.quote(str(output))}"
-    )
+    at_home = output == Path("runs") and Path.cwd() == Path(__file__).parents[2]
+    ui = "make ui" if at_home else f"spt ui --output {shlex.quote(str(output))}"
     _print_place(console, "mlflow", ui if uri == places.tracking else redact(uri))
     for missing in outcome.undelivered:
         console.print(f"MLflow has not got: {missing}; running this again delivers it", markup=False)
