@@ -14,6 +14,8 @@ _OUT_OF_MEMORY = (
 _DISK_FULL = ("No space left on device", "disk is full", "Disk quota exceeded")
 """How safetensors, SQLite and the system say it."""
 
+_CAUSES = ("cause", "health_check_failure", "controller_failure", "orig")
+"""Attributes that hold it: of Ray's task errors, of Train's health checks and controller, of SQLAlchemy's errors."""
 _ADVICE = "Some common causes include"
 """Where Ray, having said what happened, goes on for half a page."""
 _NODE_ID = r", ID: [0-9a-f]{32,}"
@@ -52,8 +54,7 @@ def one_line(error: BaseException) -> str:
 def _innermost(error: BaseException) -> Iterator[BaseException]:
     """The failures that an error is the envelope of, one a worker; the error itself if it is none."""
     failures = getattr(error, "worker_failures", None)
-    # Ray's task errors, Train's health checks, SQLAlchemy's errors.
-    cause = next(filter(None, (getattr(error, name, None) for name in ("cause", "health_check_failure", "orig"))), None)
+    cause = next(filter(None, (getattr(error, name, None) for name in _CAUSES)), None)
     if failures:
         for failure in failures.values():
             yield from _innermost(failure)

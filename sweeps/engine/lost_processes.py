@@ -5,7 +5,7 @@ memory monitor has killed fails with an `OutOfMemoryError`, which is neither.
 """
 
 from ray.air.execution._internal.actor_manager import RayActorManager
-from ray.exceptions import OutOfMemoryError, RayActorError
+from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 from ray.tune.execution import tune_controller
 
 
@@ -22,12 +22,20 @@ class ActorOutOfMemoryError(OutOfMemoryError, RayActorError):
 
 
 class _ActorManager(RayActorManager):
+    def _actor_start_failed(self, tracked_actor: object, exception: Exception) -> None:
+        super()._actor_start_failed(tracked_actor, _of_actor(exception))
+
     def _actor_task_failed(self, tracked_actor_task: object, exception: Exception) -> None:
-        if isinstance(exception, OutOfMemoryError) and not isinstance(exception, RayActorError):
-            exception = ActorOutOfMemoryError(exception.message)
-        super()._actor_task_failed(tracked_actor_task, exception)
+        super()._actor_task_failed(tracked_actor_task, _of_actor(exception))
+
+
+def _of_actor(exception: Exception) -> Exception:
+    known = isinstance(exception, RayActorError | RayTaskError)
+    killed = isinstance(exception, OutOfMemoryError) and not known
+    return ActorOutOfMemoryError(str(exception)) if killed else exception
 
 
 def survive_them() -> None:
     """From now on Tune tries a trial again whose process was killed for memory."""
+    assert issubclass(tune_controller.RayActorManager, RayActorManager)
     tune_controller.RayActorManager = _ActorManager

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from spt_core.config import flatten
 from sweeps.engine import results, retries
 from sweeps.engine.design import label
-from sweeps.engine.ledger import Ledger, alone, owner_here
+from sweeps.engine.ledger import Ledger, alone
 from sweeps.engine.plan import Plan, Trial
 from sweeps.engine.results import TrialResult
 from sweeps.engine.tracking_uri import check, redact
@@ -108,16 +108,24 @@ class SweepRuns:
         artifacts: folder or URI for the files of a new experiment; None leaves it to the server.
         facts: of this run of the sweep: tags of the parent.
         ledger: if given, drivers that share it never make a run twice, even at the same moment.
+        owner: of the claims that keep the others out; the same when a construction that failed is tried again.
 
     Raises:
         Exception: of the store, from any method: what was asked may have been done in part, and can be asked again.
     """
 
     def __init__(
-        self, uri: str, *, plan: Plan, artifacts: str | None, facts: Mapping[str, str], ledger: Ledger | None
+        self,
+        uri: str,
+        *,
+        plan: Plan,
+        artifacts: str | None,
+        facts: Mapping[str, str],
+        ledger: Ledger | None,
+        owner: str,
     ) -> None:
         self._plan, self._artifacts = plan, artifacts
-        self._ledger, self._owner = ledger, owner_here()
+        self._ledger, self._owner = ledger, owner
         # The first to ask a new database makes its tables, and two at once break the migrations.
         with self._alone(f"mlflow {redact(uri)}"[:_LOCK_LENGTH]):
             self._client: Any = MlflowClient(uri)
@@ -420,5 +428,5 @@ def now() -> int:
 
 
 def _milliseconds(seconds: float) -> int:
-    """Likewise of a span."""
+    """Seconds, likewise."""
     return round(1000 * seconds)

@@ -19,9 +19,10 @@ _CURE = (
     "and there is no smaller layout; set compute.gradient_checkpointing=true, lower --concurrency, or run on a machine "
     "with more memory: the same command then goes on from the checkpoint"
 )
-_ADVICE = (
+ADVICE = (
     "a process that is killed again and again often lacks memory: lower --concurrency, or set compute.micro_batch_size"
 )
+"""For people whose trial lost its process too often."""
 
 
 class GaveUpError(Exception):
@@ -73,7 +74,7 @@ def given_up(error: Exception, *, losses: int) -> str:
         losses: of workers before it.
     """
     said = f"{failures.one_line(error)} (after {losses} retries)"
-    return f"{said}; {_ADVICE}" if failures.lost_its_process(error) else said
+    return f"{said}; {ADVICE}" if failures.lost_its_process(error) else said
 
 
 def halved(config: TrialConfig, *, workers: int) -> dict[str, int] | None:

@@ -22,6 +22,7 @@ from sweeps.engine.improvement import OBJECTIVE as AVERAGE
 from sweeps.engine.improvement import improvement
 from sweeps.engine.ledger import Entry, Ledger, alone, is_dead
 from sweeps.engine.plan import Plan, Trial
+from sweeps.engine.retries import ADVICE
 from sweeps.engine.study import ABANDONED, ERROR, KEY, OWNER, keys, open_study, study_of
 from sweeps.engine.trial import ROW, Job
 
@@ -264,7 +265,7 @@ class StudySearch(_Source):
             return
         asked, trial = self._running.pop(trial_id)
         if error:
-            self._ledger.fail(trial.key, owner=self._owner, error="its process was lost again and again")
+            self._ledger.fail(trial.key, owner=self._owner, error=f"its process was lost again and again; {ADVICE}")
         else:
             self._ledger.prune(trial.key, owner=self._owner)  # unless it ended before it could be stopped
         entry = self._ledger.entries([trial.key]).get(trial.key)

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 
-from sweeps.engine.ledger import Ledger
+from sweeps.engine.ledger import Ledger, owner_here
 from sweeps.engine.mlflow_runs import SweepRuns, now
 from sweeps.engine.outbox import Outbox
 from sweeps.engine.plan import Plan, Trial
@@ -42,7 +42,8 @@ class Tracker:
         ledger: Ledger | None = None,
     ) -> None:
         self._uri = uri
-        self._make = partial(SweepRuns, uri, plan=plan, artifacts=artifacts, facts=dict(facts), ledger=ledger)
+        about = {"plan": plan, "artifacts": artifacts, "facts": dict(facts)}
+        self._make = partial(SweepRuns, uri, **about, ledger=ledger, owner=owner_here())
         self._runs: SweepRuns | None = None  # the delivering thread's own
         self._waiting: defaultdict[str, list[Mapping[str, float]]] = defaultdict(list)
         self._ended = False

@@ -95,10 +95,8 @@ class Watcher(Callback):
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """The process that held a trial's claim was lost, and Tune is going to start another."""
         key = _key(trial)
-        folder, job = self._places.trial(key), trial.config["job"]
-        known, config = retries.read(folder), self.trials[key].config
         try:
-            retries.write(folder, known.after(_error(trial), config=config, workers=job.workers, losses=0))
+            self._plan_another(key, trial)
         except retries.GaveUpError as final:  # Tune counts these
             self._view.retry(key, str(final))
         else:
@@ -108,10 +106,25 @@ class Watcher(Callback):
         """The process that held a trial's claim was lost once too often, or before it could begin."""
         key, owner = _key(trial), trial.config["job"].owner
         if trial.num_failures > retries.MOST_LOSSES:
-            self._ledger.fail(key, owner=owner, error=retries.given_up(_error(trial), losses=retries.MOST_LOSSES))
+            self._ledger.fail(key, owner=owner, error=self._give_up(key, trial))
         else:
             self._ledger.release(key, owner=owner)  # it is handed out again
         self._end(key)
+
+    def _give_up(self, key: str, trial: Any) -> str:
+        """Why a trial is not tried once more by this run."""
+        try:
+            self._plan_another(key, trial, losses=retries.MOST_LOSSES)
+        except retries.GaveUpError as final:
+            return str(final)
+        # It lacked memory and could be smaller still: what it has learnt is kept for the next run.
+        return f"{retries.describe(retries.read(self._places.trial(key)))} when the same command is run again"
+
+    def _plan_another(self, key: str, trial: Any, *, losses: int = 0) -> None:
+        """Write down the attempt after a lost process, or raise GaveUpError."""
+        folder, job = self._places.trial(key), trial.config["job"]
+        known, config = retries.read(folder), self.trials[key].config
+        retries.write(folder, known.after(_error(trial), config=config, workers=job.workers, losses=losses))
 
     def _retry(self, key: str) -> None:
         self._view.retry(key, retries.describe(retries.read(self._places.trial(key))))

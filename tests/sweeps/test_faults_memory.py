@@ -2,6 +2,7 @@
 
 import re
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -56,9 +57,11 @@ def most_data(process: psutil.Process, sweep: Running) -> int:
     return most
 
 
-@pytest.mark.skipif(get_system_memory() - get_used_memory() < ROOM + SPARE, reason="there are no 8 GiB of free memory")
 def test_what_rays_memory_monitor_kills_goes_on_with_half_the_micro_batch(tiny_llama: Path, tmp_path: Path) -> None:
-    share = (get_used_memory() + ROOM) / get_system_memory()
+    used, there_is = get_used_memory(), get_system_memory()
+    if used + ROOM + SPARE > 0.9 * there_is:  # at 0.95 Ray would end what else runs here
+        pytest.skip(f"{used / 2**30:.0f} of {there_is / 2**30:.0f} GiB are in use, and 8 more would be too many")
+    share = (used + ROOM) / there_is
     monitor = {"RAY_memory_usage_threshold": f"{share:.4f}", "RAY_memory_monitor_refresh_ms": "100"}
     folder = Folder(tmp_path, environment=monitor)
     command = [*spt(folder, {"prompts.num_prompts": [2]}), "--model", tiny_llama, *EXACT, "--set", "optim.max_steps=60"]
@@ -81,7 +84,8 @@ def test_what_rays_memory_monitor_kills_goes_on_with_half_the_micro_batch(tiny_l
 def fill_memory(process: psutil.Process) -> None:
     """Take memory until a process has been killed, and give it back."""
     taken = []
-    while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-        assert len(taken) * 64 * MIB < ROOM + SPARE, "nobody has killed it"
-        taken.append(b"1" * (64 * MIB))
-        time.sleep(0.05)
+    with suppress(psutil.NoSuchProcess):
+        while process.status() != psutil.STATUS_ZOMBIE:
+            assert len(taken) * 64 * MIB < ROOM + SPARE, "nobody has killed it"
+            taken.append(b"1" * (64 * MIB))
+            time.sleep(0.05)

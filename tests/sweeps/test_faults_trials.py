@@ -15,7 +15,7 @@ from tests.sweeps.as_a_user import EXACT, Folder, but_for_the_machine, spt
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.faults]
 
 GOOD, BAD = recipes.smollm2_135m().optim.learning_rate, 1e30
-STEPS, EVERY = 100, 2
+STEPS, EVERY = 150, 2
 SHORT, LONG = "max_steps=4", f"max_steps={STEPS}"
 
 
@@ -54,7 +54,7 @@ def test_a_trial_cut_short_by_ctrl_c_and_then_by_a_kill_ends_as_one_that_never_w
     """Beside a short trial, which has finished before: Ctrl-C, the same command killed further on, and once more."""
     folder = Folder(tmp_path)
     command = spt(folder, {"optim.max_steps": [4, STEPS]})
-    command += ["--set", "prompts.num_prompts=2", "--model", tiny_llama, *EXACT]
+    command += ["--set", "prompts.num_prompts=2", "--model", tiny_llama, *EXACT, "--concurrency", "2"]
 
     first = folder.start(*command)
     first.until(rf"{SHORT} .*: finished")
@@ -95,21 +95,22 @@ def test_a_trial_cut_short_by_ctrl_c_and_then_by_a_kill_ends_as_one_that_never_w
     complete = [one for one in folder.study().trials if one.state.name == "COMPLETE"]
     assert sorted(one.params["optim.max_steps"] for one in complete) == [4, STEPS]
 
-    rows = without_a_break(parse(trial["config"]))
+    rows, metrics = without_a_break(parse(trial["config"]))
+    assert trial["metrics"]["dev/nll"] == pytest.approx(metrics["dev/nll"], abs=1e-9)
     for row, expected in zip(history, rows, strict=True):
         assert but_for_the_machine(row) == pytest.approx(but_for_the_machine(expected), abs=1e-6)
 
 
-def without_a_break(config: TrialConfig) -> list[dict[str, float]]:
-    """The history of a trial that goes through at once, in this process."""
+def without_a_break(config: TrialConfig) -> tuple[list[dict[str, float]], dict[str, float]]:
+    """The history and the metrics of a trial that goes through at once, in this process."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     rows: list[dict[str, float]] = []
     try:
-        fit(config, report=lambda row, _: rows.append(row), device="cpu")
+        fitted = fit(config, report=lambda row, _: rows.append(row), device="cpu")
     finally:
         torch.set_num_threads(threads)
-    return rows
+    return rows, fitted.metrics
 
 
 def step_of(text: str) -> int:

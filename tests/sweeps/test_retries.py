@@ -9,11 +9,16 @@ import pytest
 import ray.exceptions
 import sqlalchemy as sa
 import torch
+from ray.air.execution._internal.tracked_actor import TrackedActor
+from ray.air.execution._internal.tracked_actor_task import TrackedActorTask
+from ray.air.execution.resources.fixed import FixedResourceManager
+from ray.train import ControllerError
+from ray.tune.execution import tune_controller
 
 from spt_core.config import TrialConfig
 from sweeps.engine import retries
 from sweeps.engine.failures import found_disk_full, one_line, ran_out_of_memory
-from sweeps.engine.lost_processes import ActorOutOfMemoryError
+from sweeps.engine.lost_processes import ActorOutOfMemoryError, survive_them
 from sweeps.engine.retries import GaveUpError, Retries, halved
 
 
@@ -64,6 +69,21 @@ def test_of_what_rays_memory_monitor_says_people_are_told_the_first_line() -> No
     )
     assert isinstance(error, ray.exceptions.RayActorError), "or Tune would end the whole run"
     assert not error.preempted
+
+
+def test_tune_is_told_of_a_process_killed_for_memory_as_of_a_lost_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tune_controller, "RayActorManager", tune_controller.RayActorManager)
+    survive_them()
+    manager = tune_controller.RayActorManager(resource_manager=FixedResourceManager({"CPU": 1}))
+    monkeypatch.setattr(manager, "_cleanup_actor", lambda tracked_actor: None)  # there is none
+    heard: list[Exception] = []
+    actor = TrackedActor(0, on_error=lambda _, error: heard.append(error))
+    task = TrackedActorTask(actor, on_error=lambda _, error: heard.append(error))
+    manager._actor_task_failed(task, ray.exceptions.OutOfMemoryError("low"))
+    manager._actor_start_failed(actor, ray.exceptions.OutOfMemoryError("low"))
+    assert [type(error) for error in heard] == [ActorOutOfMemoryError] * 3
+    with pytest.raises(RuntimeError, match="unexpected"):
+        manager._actor_task_failed(task, ray.exceptions.RayError("something else"))
 
 
 @pytest.mark.parametrize("error", [RuntimeError("shapes do not match"), ValueError("memory"), ConnectionError("reset")])
@@ -124,6 +144,11 @@ def test_a_worker_is_replaced_three_times() -> None:
     killed = OfWorkersError(ray.exceptions.RayActorError(error_msg="its process has died"))
     with pytest.raises(GaveUpError, match=r"after 3 retries\); .* set compute\.micro_batch_size"):
         so_far.after(killed, config=TrialConfig(), workers=1, losses=3)
+
+
+def test_what_train_says_of_its_controller_is_seen_through() -> None:
+    assert ran_out_of_memory(ControllerError(ray.exceptions.OutOfMemoryError("low")))
+    assert not ran_out_of_memory(ControllerError(ValueError("no")))
 
 
 def test_a_full_disk_is_a_persons_to_mend() -> None:
