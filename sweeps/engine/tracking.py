@@ -42,8 +42,9 @@ class Tracker:
         ledger: Ledger | None = None,
     ) -> None:
         self._uri = uri
-        about = {"plan": plan, "artifacts": artifacts, "facts": dict(facts)}
-        self._make = partial(SweepRuns, uri, **about, ledger=ledger, owner=owner_here())
+        self._make = partial(
+            SweepRuns, uri, plan=plan, artifacts=artifacts, facts=dict(facts), ledger=ledger, owner=owner_here()
+        )
         self._runs: SweepRuns | None = None  # the delivering thread's own
         self._waiting: defaultdict[str, list[Mapping[str, float]]] = defaultdict(list)
         self._ended = False
