@@ -68,6 +68,8 @@ _TRIAL_FILES = (
     results.METRICS,
 )
 _STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED", "pruned": "KILLED"}
+_OF_A_ROW = frozenset({"step", "seconds", "total_steps"})
+"""What says where a row stands, and is no metric of the trial."""
 _PROBE = "spt-doctor"
 _PARAM_LENGTH, _TAG_LENGTH, _DATASET_LENGTH, _DIGEST_LENGTH, _LOCK_LENGTH = 6000, 5000, 500, 36, 250
 _PARAMS_A_BATCH, _METRICS_A_BATCH, _RUNS_A_PAGE = 100, 1000, 1000
@@ -396,7 +398,7 @@ def _history(folder: Path) -> list[_Moment]:
 
 
 def _moment(row: Mapping[str, Any]) -> _Moment:
-    metrics = {name: float(row[name]) for name in row if name not in {"step", "seconds"} and row[name] is not None}
+    metrics = {name: float(row[name]) for name in row if name not in _OF_A_ROW and row[name] is not None}
     return _Moment(int(row["step"]), float(row["seconds"]), metrics)
 
 

@@ -102,6 +102,7 @@ def test_mlflow_shows_a_parent_and_a_child_a_trial(k_sweep: Ended, k_folder: Fol
         assert child.data.tags["factor.prompts.num_prompts"] == str(num_prompts)
         assert child.data.params == {name: str(value) for name, value in flatten(parse(trial["config"])).items()}
         assert child.data.metrics.items() >= trial["metrics"].items()
+        assert "total_steps" not in child.data.metrics, "MLflow's compare view would show it, and not dev/nll"
         assert [step for step, _ in shown.steps(trial["key"], "train/total")] == [1, 2, 3, 4]
         assert shown.files(child) >= {"adapter", "config.json", "predictions.parquet", "history.jsonl"}
 
