@@ -58,23 +58,13 @@ class Retries:
             raise GaveUpError(f"{what}: free some space; the same command then goes on from the checkpoint")
         if not failures.ran_out_of_memory(error):
             if losses >= MOST_LOSSES:
-                raise GaveUpError(given_up(error, losses=losses))
+                advice = f"; {ADVICE}" if failures.lost_its_process(error) else ""
+                raise GaveUpError(f"{what} (after {losses} retries){advice}")
             return replace(self, reasons=(*self.reasons, what))
         smaller = halved(config.override(_paths(self.layout)), workers=workers)
         if smaller is None:
             raise GaveUpError(f"out of memory ({what}) {_CURE}")
         return Retries({**self.layout, **smaller}, (*self.reasons, what))
-
-
-def given_up(error: Exception, *, losses: int) -> str:
-    """Why a trial is not tried once more, after so many losses, and what would help.
-
-    Args:
-        error: what ended the last attempt.
-        losses: of workers before it.
-    """
-    said = f"{failures.one_line(error)} (after {losses} retries)"
-    return f"{said}; {ADVICE}" if failures.lost_its_process(error) else said
 
 
 def halved(config: TrialConfig, *, workers: int) -> dict[str, int] | None:

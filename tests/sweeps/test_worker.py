@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sweeps.engine import worker
+from sweeps.engine import retries, trial, worker
 from sweeps.engine.failures import one_line
 from sweeps.engine.trial import Job, as_report
 from tests.conftest import tiny_config
@@ -161,3 +161,25 @@ def test_what_only_waits_for_a_trial_does_not_import_torch() -> None:
     """Two of a Train trial's processes import the module for its functions; torch costs them seconds and memory."""
     program = "import sys, sweeps.engine.trial; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_an_attempt_out_of_memory_is_followed_in_the_same_process_by_a_smaller_one(
+    job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int | None] = []
+    reports: list[dict[str, float]] = []
+
+    def lacks(now: Job, *, report: object) -> dict[str, dict[str, float]]:
+        assert now.compute is not None
+        seen.append(now.compute["micro_batch_size"])
+        if len(seen) < 3:
+            raise MemoryError
+        return {"metrics": {"dev/nll": 3.0}}
+
+    monkeypatch.setattr(trial, "attempt", lacks)
+    monkeypatch.setattr("ray.tune.report", reports.append)
+    asked = job(**{"optim.batch_size": 8})
+    assert trial._attempt_until_it_ends(asked) == {"metrics": {"dev/nll": 3.0}}
+    assert seen == [None, 4, 2]
+    assert [report[trial.RETRIES] for report in reports] == [1, 2]
+    assert retries.read(Path(asked.folder)).layout == {"micro_batch_size": 2}
