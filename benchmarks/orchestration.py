@@ -23,7 +23,7 @@ from benchmarks import options
 
 SWEEP = '''"""What does a trial cost beyond its compute?"""
 from spt_core.config import TrialConfig
-from sweeps.engine.design import Cases, Sweep
+from sweeps.engine.design.designs import Cases, Sweep
 
 SWEEP = Sweep(name="empty", base=TrialConfig(), design=Cases({{"empty": {{}}}}), baseline={{}})
 '''
@@ -78,7 +78,7 @@ def measure(*, trials: int) -> dict[str, Any]:
 
 def _run(sweep: Path, *, model: Path, seeds: int, workers: int, output: Path) -> float:
     arguments = ["--scale", "tiny", "--model", str(model), "--seeds", str(seeds), "--workers", str(workers)]
-    command = [sys.executable, "-m", "sweeps.engine.cli", "run", str(sweep), *arguments, "--concurrency", "1"]
+    command = [sys.executable, "-m", "sweeps.engine.cli.main", "run", str(sweep), *arguments, "--concurrency", "1"]
     started = time.perf_counter()
     subprocess.run([*command, "--output", str(output)], check=True, capture_output=True)
     return time.perf_counter() - started

@@ -21,8 +21,8 @@ import typer
 
 from benchmarks import options
 from spt_core.config import TrialConfig
-from sweeps.engine.design import Grid, Sweep
-from sweeps.engine.plan import Plan, expand
+from sweeps.engine.design.designs import Grid, Sweep
+from sweeps.engine.plan.plan import Plan, expand
 
 SWEEP_FILE = """from benchmarks.plan import sweep_of
 SWEEP = sweep_of(num_cells={num_cells}, seeds={seeds})
@@ -111,7 +111,7 @@ def measure_command(*, num_cells: int, seeds: int) -> dict[str, dict[str, float]
             arguments = ["plan", str(file), "--scale", "full", "--output", str(Path(work) / "runs")]
             started, before = time.perf_counter(), _processor_seconds()
             ended = subprocess.run(
-                [sys.executable, "-m", "sweeps.engine.cli", *arguments], check=True, capture_output=True
+                [sys.executable, "-m", "sweeps.engine.cli.main", *arguments], check=True, capture_output=True
             )
             found[name] = {
                 "clock": time.perf_counter() - started,

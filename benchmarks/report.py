@@ -27,9 +27,9 @@ from benchmarks.plan import plan_of, sweep_of
 from spt_core import metrics as text_metrics
 from spt_core.conversations import load
 from spt_core.evaluation import Prediction, summarise, summarise_routes
-from sweeps.engine import report
-from sweeps.engine.plan import Plan, Trial
-from sweeps.engine.results import HISTORY, PREDICTIONS, TrialResult
+from sweeps.engine.plan.plan import Plan, Trial
+from sweeps.engine.report import write
+from sweeps.engine.store.trial_folder import HISTORY, PREDICTIONS, TrialResult
 
 NUM_DIALOGUES, NUM_TURNS = 10, 4
 DISTINCT_FILES = 20
@@ -142,12 +142,12 @@ def measure(*, num_cells: int, seeds: int, responses: int = NUM_DIALOGUES * NUM_
         results = make_results(plan, folder / "trials", responses=responses)
         before = psutil.Process().memory_info().rss
         started = time.perf_counter()
-        report.write(plan, results, folder / "report", facts={"data": "made up"})
+        write.write(plan, results, folder / "report", facts={"data": "made up"})
         written = time.perf_counter()
         with (folder / "terminal.txt").open("w") as file:
             console = Console(file=file, width=120)
-            console.print(report.terminal_table(plan, results))
-            console.print(report.verdict(plan, results))
+            console.print(write.terminal_table(plan, results))
+            console.print(write.verdict(plan, results))
         printed = time.perf_counter()
         return {
             "trials": len(plan.trials),

@@ -27,7 +27,7 @@ from benchmarks.orchestration import random_model
 
 SWEEP = '''"""Is anything lost?"""
 from spt_core.config import TrialConfig
-from sweeps.engine.design import Grid, Sweep
+from sweeps.engine.design.designs import Grid, Sweep
 
 RATES = {{"optim.learning_rate": [0.001, 0.01, 0.1, 1.0]}}
 SWEEP = Sweep(name="soak", base=TrialConfig(), design=Grid(RATES), baseline={{"optim.learning_rate": 0.001}})
@@ -138,7 +138,7 @@ def measure(
         folder = Path(work)
         (folder / "soak.py").write_text(SWEEP.format())
         model = random_model(folder / "model")
-        command = ["-m", "sweeps.engine.cli", "run", "soak.py", "--scale", "tiny", "--model", str(model)]
+        command = ["-m", "sweeps.engine.cli.main", "run", "soak.py", "--scale", "tiny", "--model", str(model)]
         command += ["--seeds", str(total // _CELLS), "--concurrency", "2", "--cpus-per-worker", "1"]
         soak = _Soak(folder, [*command, "--output", "runs"], dice, say, total)
         soak.run(workers=1, until=dice.randint(1, max(1, in_workers - 1)), every=every)
@@ -159,7 +159,7 @@ def _count(runs: Path) -> dict[str, Any]:
     """What each place holds of the sweep, and where they differ."""
     from mlflow import MlflowClient
 
-    from sweeps.engine.ledger import Ledger
+    from sweeps.engine.store.ledger import Ledger
 
     (report,) = runs.glob("soak-*/results.json")
     table = json.loads(report.read_text())["trials"]

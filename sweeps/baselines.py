@@ -6,8 +6,8 @@ trained method gets a learning rate of its own, of the same candidates, on dev, 
 """
 
 from spt_core import recipes
-from sweeps.engine.cli import main
-from sweeps.engine.design import Cases, Retune, Sweep
+from sweeps.engine.cli.main import main
+from sweeps.engine.design.designs import Cases, Retune, Sweep
 
 SPT = recipes.smollm2_135m()
 ALL_TOKENS = SPT.prompts.num_prompts * SPT.prompts.prompt_length

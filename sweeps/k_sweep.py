@@ -5,8 +5,8 @@ a group to select from brings.
 """
 
 from spt_core import recipes
-from sweeps.engine.cli import main
-from sweeps.engine.design import Grid, Sweep
+from sweeps.engine.cli.main import main
+from sweeps.engine.design.designs import Grid, Sweep
 
 SWEEP = Sweep(
     name="k_sweep",

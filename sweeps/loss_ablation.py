@@ -5,8 +5,8 @@ slightly and lowers the rest; leaving the selection loss out lowers DIST most an
 """
 
 from spt_core import recipes
-from sweeps.engine.cli import main
-from sweeps.engine.design import LeaveOneOut, Sweep
+from sweeps.engine.cli.main import main
+from sweeps.engine.design.designs import LeaveOneOut, Sweep
 
 SWEEP = Sweep(
     name="loss_ablation",

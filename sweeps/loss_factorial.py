@@ -5,8 +5,8 @@ beside another. If the losses are additive, the interactions are nil.
 """
 
 from spt_core import recipes
-from sweeps.engine.cli import main
-from sweeps.engine.design import Factorial, Sweep
+from sweeps.engine.cli.main import main
+from sweeps.engine.design.designs import Factorial, Sweep
 
 SWEEP = Sweep(
     name="loss_factorial",

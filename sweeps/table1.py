@@ -7,8 +7,8 @@ Table 6 gives one learning rate, which is SPT's. Here PT and SPT each get their 
 """
 
 from spt_core import recipes
-from sweeps.engine.cli import main
-from sweeps.engine.design import Cases, Retune, Sweep
+from sweeps.engine.cli.main import main
+from sweeps.engine.design.designs import Cases, Retune, Sweep
 
 SWEEP = Sweep(
     name="table1",

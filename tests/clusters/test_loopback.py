@@ -157,7 +157,7 @@ class _User:
         subprocess.run([_NODE_PYTHON, "-m", "venv", "--without-pip", venv], check=True)
         packages = venv / sysconfig.get_path("purelib", vars={"base": ""}).lstrip("/")
         (packages / "tests.pth").write_text(f"{sysconfig.get_path('purelib')}\n{home / 'spt-sweeps'}\n")
-        for name, module in (("ray", "ray.scripts.scripts"), ("mlflow", "mlflow"), ("spt", "sweeps.engine.cli")):
+        for name, module in (("ray", "ray.scripts.scripts"), ("mlflow", "mlflow"), ("spt", "sweeps.engine.cli.main")):
             script = venv / "bin" / name
             script.write_text(f'#!/bin/sh\nexec "{venv}/bin/python" -m {module} "$@"\n')
             script.chmod(0o755)

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.engine.scales import SCALES
+from sweeps.engine.design.scales import SCALES
 from tests.clusters.nodes import Nodes
 from tests.conftest import PROJECT
-from tests.sweeps.as_a_user import Ended, Folder, write_sweep
+from tests.sweeps.end_to_end.as_a_user import Ended, Folder, write_sweep
 
 pytestmark = [pytest.mark.cluster, pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -62,7 +62,7 @@ def ran(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             sweep = write_sweep(folder, {"prompts.num_prompts": num_prompts})
             sweep.write_text(sweep.read_text().replace("'mine'", repr(name)))
             common = ["--scale", "tiny", "--model", str(tiny_llama), "--set", "backbone.precision=float32"]
-            return ["-m", "sweeps.engine.cli", "run", sweep, *common, "--steps", str(STEPS), *options]
+            return ["-m", "sweeps.engine.cli.main", "run", sweep, *common, "--steps", str(STEPS), *options]
 
         first = nodes.add(cpus=2, gpus=1)
         share = ["--gpus-per-worker", "0.5", "--storage", str(path / "shared")]

@@ -1,0 +1,320 @@
+"""What a sweep found: the numbers of each cell and its difference from the baseline."""
+
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeGuard
+
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from sweeps.engine.analysis import example_noise, stats
+from sweeps.engine.analysis.stats import Interval
+from sweeps.engine.design.designs import Cell, is_lower_better, label
+from sweeps.engine.plan.plan import Plan, Trial
+from sweeps.engine.store.trial_folder import PREDICTIONS, TrialResult
+
+
+@dataclass(frozen=True)
+class CellSummary:
+    """One cell: its trials and how they ended.
+
+    A mean is only of a whole cell: the mean of the seeds that survived is another quantity, so a cell with a trial
+    that failed, was interrupted or never ran has none, and is compared with nothing.
+
+    Attributes:
+        cell: its factor levels.
+        trials: one a seed, in the order of the plan's seeds.
+        results: of each trial; None where it never ran.
+        is_baseline: the others are compared with it.
+        same_as: label of an earlier cell with the very same trials, if any.
+    """
+
+    cell: Cell
+    trials: tuple[Trial, ...]
+    results: tuple[TrialResult | None, ...]
+    is_baseline: bool
+    same_as: str | None
+
+    @property
+    def label(self) -> str:
+        """For people: `num_prompts=4`."""
+        return label(self.cell)
+
+    @functools.cached_property
+    def finished(self) -> list[tuple[Trial, TrialResult]]:
+        """The trials that ended at full budget."""
+        pairs = zip(self.trials, self.results, strict=True)
+        return [(trial, result) for trial, result in pairs if result is not None and result.state == "finished"]
+
+    @property
+    def is_whole(self) -> bool:
+        """Every seed finished."""
+        return len(self.finished) == len(self.trials)
+
+    @property
+    def problems(self) -> list[str]:
+        """One phrase for each way in which trials did not finish: `seeds 0, 2 failed: out of memory`."""
+        seeds: dict[str, list[str]] = {}
+        for trial, result in zip(self.trials, self.results, strict=True):
+            if problem := describe_problem(result):
+                seeds.setdefault(problem, []).append(str(trial.seed))
+        if len(self.trials) == 1:
+            return list(seeds)
+        return [f"seed{'s' * (len(of) > 1)} {', '.join(of)} {problem}" for problem, of in seeds.items()]
+
+    def by_seed(self, metric: str) -> dict[int, float]:
+        """The metric of each finished seed that has it."""
+        return {trial.seed: result.metrics[metric] for trial, result in self.finished if metric in result.metrics}
+
+    def interval(self, metric: str) -> Interval | None:
+        """Mean and 95% t interval over seeds; None unless every seed finished and has the metric.
+
+        The mean of values that are not all finite is NaN.
+        """
+        if metric not in self._intervals:
+            self._intervals[metric] = self._interval(metric)
+        return self._intervals[metric]
+
+    def mean(self, metric: str) -> float | None:
+        """Mean over seeds; None unless every seed finished and has the metric."""
+        interval = self.interval(metric)
+        return None if interval is None else interval.mean
+
+    @functools.cached_property
+    def _intervals(self) -> dict[str, Interval | None]:
+        """Those that were asked for: every table, figure and sentence of a report asks again."""
+        return {}
+
+    def _interval(self, metric: str) -> Interval | None:
+        values = list(self.by_seed(metric).values())
+        if len(values) < len(self.trials):
+            return None
+        if not all(map(math.isfinite, values)):
+            return Interval(math.nan, math.nan, math.nan)
+        return stats.t_interval(values)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A cell against the baseline in one metric.
+
+    Attributes:
+        summary: the cell.
+        metric: what is compared.
+        delta: cell minus baseline, with its interval where there is one.
+        by_seed: the differences that `delta` is the mean of.
+        p: exact two-sided sign-flip p over seeds; `p_holm` is Holm's adjustment across the cells of the sweep.
+        covers: what the interval and p speak of: `seeds`, or (one seed) the `examples` of the test split.
+        probability_of_improvement: share of all pairs of runs in which the cell is better; for DIST, nearer to the
+            human replies.
+        num_dialogues: how many were resampled, where `examples` are covered.
+        caveats: what would have been refused, had the sweep not been told to compare despite it.
+    """
+
+    summary: CellSummary
+    metric: str
+    delta: Interval
+    by_seed: Mapping[int, float]
+    p: float
+    p_holm: float
+    covers: Literal["seeds", "examples"]
+    probability_of_improvement: float
+    num_dialogues: int = 0
+    caveats: tuple[str, ...] = ()
+
+
+def summarise(plan: Plan, results: Mapping[str, TrialResult]) -> list[CellSummary]:
+    """The cells of a plan in the order of its table.
+
+    Args:
+        plan: what was to run.
+        results: what ended, by trial key.
+    """
+    num_seeds = len(plan.seeds)
+    summaries: list[CellSummary] = []
+    seen: dict[tuple[str, ...], str] = {}
+    for number, cell in enumerate(plan.cells):
+        trials = plan.trials[number * num_seeds : (number + 1) * num_seeds]
+        keys = tuple(trial.key for trial in trials)
+        ended = tuple(results.get(key) for key in keys)
+        summaries.append(CellSummary(cell, trials, ended, cell == plan.sweep.baseline, seen.get(keys)))
+        seen.setdefault(keys, label(cell))
+    return summaries
+
+
+def describe_problem(result: TrialResult | None) -> str | None:
+    """Why a trial has no numbers, in one line; None if it finished."""
+    if result is None:
+        return "not run"
+    if result.state == "finished":
+        return None
+    reason = " ".join((result.error or "").split())
+    return f"{result.state}: {reason}" if reason else result.state
+
+
+def refusals(summary: CellSummary, baseline: CellSummary, metric: str) -> dict[str, str]:
+    """Why a cell is not comparable with the baseline, by kind, each in a phrase; empty where it is.
+
+    `failed seeds` and `budget` are kinds that a sweep can be told to overlook (`Sweep.despite`). A budget is the
+    contexts that a trial may be trained on; what is not trained has none.
+    """
+    found: dict[str, str] = {}
+    if _keys(summary) == _keys(baseline):
+        found["same"] = "the same trials as the baseline"
+    broken = [one for one in (summary, baseline) if not one.is_whole]
+    if broken:
+        found["failed seeds"] = "; ".join(f"{one.label}: {', '.join(one.problems)}" for one in broken)
+    if not (_common(summary, baseline, metric) and all(is_number(one) for one in _values(summary, baseline, metric))):
+        found["no value"] = "no value to compare"
+    if "dist_" in metric and _num_responses(summary) != _num_responses(baseline):
+        found["replies"] = "scored on another number of replies"
+    if {"in_context"}.isdisjoint({summary.trials[0].config.method, baseline.trials[0].config.method}):
+        budgets = [_budget(one) for one in (summary, baseline)]
+        if budgets[0] != budgets[1]:
+            found["budget"] = f"another budget: {budgets[0]} against {budgets[1]}"
+    return found
+
+
+def compare(summaries: Sequence[CellSummary], metric: str, *, despite: Sequence[str] = ()) -> list[Comparison]:
+    """Every cell that can be compared with the baseline in a metric, in the order of the table.
+
+    Args:
+        summaries: all cells of a sweep.
+        metric: what is compared.
+        despite: kinds of `refusals` to overlook; they become caveats. Of failed seeds, those that both have are paired.
+    """
+    baseline = next(summary for summary in summaries if summary.is_baseline)
+    candidates = []
+    for summary in summaries:
+        why_not = {} if summary.is_baseline else refusals(summary, baseline, metric)
+        if not summary.is_baseline and why_not.keys() <= set(despite):
+            candidates.append((summary, tuple(why_not.values())))
+    seeds_of = [_common(summary, baseline, metric) for summary, _ in candidates]
+    pairs = [
+        (_of(summary, metric, seeds), _of(baseline, metric, seeds))
+        for (summary, _), seeds in zip(candidates, seeds_of, strict=True)
+    ]
+    deltas = [stats.paired_delta(*pair) for pair in pairs]
+    adjusted = stats.holm([delta.p for delta in deltas])
+    comparisons = []
+    for (summary, caveats), seeds, (of_cell, of_baseline), delta, p_holm in zip(
+        candidates, seeds_of, pairs, deltas, adjusted, strict=True
+    ):
+        better = stats.probability_of_improvement(
+            _goodness(summary, metric, of_cell), _goodness(summary, metric, of_baseline)
+        )
+        comparisons.append(
+            Comparison(
+                summary,
+                metric,
+                Interval(*delta[:3]),
+                dict(zip(seeds, (a - b for a, b in zip(of_cell, of_baseline, strict=True)), strict=True)),
+                delta.p,
+                p_holm,
+                "seeds",
+                better,
+                caveats=caveats,
+            )
+        )
+    if comparisons and len(baseline.trials) == 1:
+        return _over_examples(comparisons, baseline)
+    return comparisons
+
+
+def _common(summary: CellSummary, baseline: CellSummary, metric: str) -> list[int]:
+    """Seeds that both finished."""
+    of_baseline = baseline.by_seed(metric)
+    return [seed for seed in summary.by_seed(metric) if seed in of_baseline]
+
+
+def _of(summary: CellSummary, metric: str, seeds: Sequence[int]) -> list[float]:
+    values = summary.by_seed(metric)
+    return [values[seed] for seed in seeds]
+
+
+def _values(summary: CellSummary, baseline: CellSummary, metric: str) -> list[float]:
+    seeds = _common(summary, baseline, metric)
+    return [*_of(summary, metric, seeds), *_of(baseline, metric, seeds)]
+
+
+def _goodness(summary: CellSummary, metric: str, values: Sequence[float]) -> list[float]:
+    """Values as numbers of which the higher is the better."""
+    human = summary.mean(metric.replace("test/", "human/"))
+    return [-badness(value, metric, human) for value in values]
+
+
+def badness(value: float, metric: str, human: float | None) -> float:
+    """A value as a number of which the lower is the better; of DIST, its distance from the human replies'."""
+    if "dist_" in metric and human is not None:
+        return abs(value - human)
+    return value if is_lower_better(metric) else -value
+
+
+def _budget(summary: CellSummary) -> str:
+    optim = summary.trials[0].config.optim
+    contexts = "all contexts" if optim.max_steps is None else f"{optim.max_steps * optim.batch_size} contexts"
+    return f"{contexts} in at most {optim.epochs} epoch{'s' * (optim.epochs > 1)}"
+
+
+def read_columns(result: TrialResult, columns: Sequence[str]) -> dict[str, NDArray[Any]] | None:
+    """Columns of numbers of a trial's predictions, as arrays; None where the file is not at hand."""
+    path = result.folder / PREDICTIONS
+    if not path.exists():
+        return None
+    with pq.ParquetFile(path) as file:
+        table = file.read(columns=list(columns))
+    return {name: table[name].to_numpy() for name in columns}
+
+
+def read_predictions(result: TrialResult, columns: Sequence[str]) -> list[dict[str, Any]] | None:
+    """Columns of a trial's predictions, one row a test response; None where the file is not at hand."""
+    path = result.folder / PREDICTIONS
+    if not path.exists():
+        return None
+    with pq.ParquetFile(path) as file:  # in two thirds of the time of pq.read_table, which looks for data sets
+        rows: list[dict[str, Any]] = file.read(columns=list(columns)).to_pylist()
+    return rows
+
+
+def is_number(value: float | None) -> TypeGuard[float]:
+    """There is a value and it is finite."""
+    return value is not None and math.isfinite(value)
+
+
+def _over_examples(comparisons: Sequence[Comparison], baseline: CellSummary) -> list[Comparison]:
+    """The same with intervals over test dialogues, where both cells' responses are at hand and the same."""
+    metric = comparisons[0].metric
+    num_replies = sum((summary.mean("test/num_responses") or 0) for summary in (one.summary for one in comparisons))
+    of_baseline = None
+    if metric == "test/nll" or num_replies <= example_noise.MOST_REPLIES:
+        of_baseline = example_noise.read(baseline.finished[0][1], metric)
+    if of_baseline is None:
+        return list(comparisons)
+    noises = []
+    for comparison in comparisons:
+        of_cell = example_noise.read(comparison.summary.finished[0][1], metric)
+        noises.append(None if of_cell is None else example_noise.compare(of_cell, of_baseline, metric))
+    adjusted = stats.holm([math.nan if noise is None else noise.p for noise in noises])
+    return [
+        comparison
+        if noise is None
+        else replace(
+            comparison,
+            delta=Interval(comparison.delta.mean, noise.interval.low, noise.interval.high),
+            p=noise.p,
+            p_holm=p_holm,
+            covers="examples",
+            num_dialogues=noise.num_dialogues,
+        )
+        for comparison, noise, p_holm in zip(comparisons, noises, adjusted, strict=True)
+    ]
+
+
+def _keys(summary: CellSummary) -> tuple[str, ...]:
+    return tuple(trial.key for trial in summary.trials)
+
+
+def _num_responses(summary: CellSummary) -> set[float]:
+    return set(summary.by_seed("test/num_responses").values())

@@ -1,0 +1,375 @@
+"""The command of one sweep: its options, and what is done with them."""
+
+import logging
+import os
+import shlex
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from spt_core.recipes import RECIPES
+from sweeps.engine.cli.exits import BUDGET_SPENT, FAILED_TRIALS, INTERRUPTED, refusing_bad_input
+from sweeps.engine.design.designs import Sweep
+from sweeps.engine.design.scales import SCALES
+
+if TYPE_CHECKING:
+    from sweeps.engine.cluster.resources import Resources
+    from sweeps.engine.driver.request import Request
+    from sweeps.engine.driver.run_sweep import Outcome
+    from sweeps.engine.plan.plan import Plan
+    from sweeps.engine.store.layout import Places
+    from sweeps.engine.store.trial_folder import TrialResult
+
+_SCALES = "; ".join(f"{name} ({scale.about})" for name, scale in SCALES.items())
+_SWEEP_EPILOG = """\b
+Examples:
+  # the demo: minutes on two cores
+  {program}
+  # what would run, and what is there already
+  {program} --dry-run
+  # the sweep as its file states it
+  {program} --scale full
+  # how long it would take: a few steps of each shape, timed here
+  {program} --scale full --dry-run --calibrate --price-per-hour 2.5
+  # with other settings
+  {program} --steps 100 --set data.max_tokens=256
+  # on your own dialogues: ParlAI text, .jsonl, hf://OWNER/NAME
+  {program} --train train.txt --test valid.txt
+
+\b
+Exit status:
+  0 all trials finished, 1 some failed, 2 the request cannot be run,
+  3 the budget of --budget-hours is spent and trials are left, 130 interrupted.
+  Run the same command again to go on, or spt resume with the sweep's id:
+  finished trials are reused, and one that was running goes on from its last
+  checkpoint.
+"""
+
+
+@dataclass(frozen=True)
+class _Manner:
+    """What is done with a request, beside what it asks: the options of these names.
+
+    Attributes:
+        file: of the sweep, for its record.
+        arguments: of its command, likewise.
+        only_report: write the report of what there is, and run nothing.
+        as_sweep: id that the plan must have; None for any.
+    """
+
+    file: str
+    arguments: Sequence[str]
+    tracking_uri: str | None
+    budget_hours: float | None
+    calibrate: bool
+    price_per_hour: float | None
+    dry_run: bool
+    as_json: bool
+    rerun: bool
+    only_report: bool
+    as_sweep: str | None
+    verbose: bool
+
+
+def command_of(sweep: Sweep, question: str, *, program: str, file: str, arguments: Sequence[str]) -> typer.Typer:
+    """The command of one sweep.
+
+    Args:
+        sweep: as its file states it.
+        question: its file's docstring.
+        program: how it is called, for its help.
+        file: of the sweep, for the record of a run.
+        arguments: that it is going to be called with, likewise.
+    """
+    question = question.strip()
+    single = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+    @single.command(help=question or sweep.name, epilog=_SWEEP_EPILOG.format(program=program))
+    def run(
+        *,
+        scale: Annotated[str, typer.Option(help=f"How large: {_SCALES}.")] = "demo",
+        settings: Annotated[
+            list[str] | None,
+            typer.Option("--set", metavar="FIELD=VALUE", help="Override a config field; may be repeated."),
+        ] = None,
+        train: Annotated[str | None, typer.Option(help="Training dialogues: a file, hf://..., sample:train.")] = None,
+        test: Annotated[str | None, typer.Option(help="Test dialogues, likewise.")] = None,
+        model: Annotated[
+            str | None,
+            typer.Option(
+                help=f"A recipe ({', '.join(RECIPES)}), which brings its settings, or a Hub id or folder, which "
+                "replaces the backbone alone."
+            ),
+        ] = None,
+        seeds: Annotated[int | None, typer.Option(help="Seeds a cell, paired across cells.")] = None,
+        objectives: Annotated[
+            list[str] | None,
+            typer.Option("--objective", help="What a search is for, a dev metric such as dev/f1; may be repeated."),
+        ] = None,
+        trials: Annotated[int | None, typer.Option(help="Distinct trials of a search.")] = None,
+        steps: Annotated[int | None, typer.Option(help="Optimisation steps a trial, at most.")] = None,
+        workers: Annotated[int, typer.Option(help="Ray Train workers a trial; 0 trains in the Tune process.")] = 1,
+        cpus_per_worker: Annotated[int | None, typer.Option(help="CPUs and threads of each worker.")] = None,
+        gpus_per_worker: Annotated[
+            float | None, typer.Option(help="GPUs of each worker, may be a fraction. Default: 1 where there are any.")
+        ] = None,
+        concurrency: Annotated[int | None, typer.Option(help="Trials at once. Default: as many as fit.")] = None,
+        spread: Annotated[
+            bool, typer.Option("--spread/--pack", help="A trial's workers on many nodes, or on as few as hold them.")
+        ] = False,
+        output: Annotated[Path, typer.Option(help="Folder of ledger, trials, reports and the default MLflow.")] = Path(
+            "runs"
+        ),
+        storage: Annotated[
+            str | None,
+            typer.Option(
+                envvar="SPT_STORAGE",
+                help="On a cluster: what all nodes share, for checkpoints and trials' files: s3://BUCKET/FOLDER, or a "
+                "folder. Default: the output folder.",
+            ),
+        ] = None,
+        tracking_uri: Annotated[
+            str | None,
+            typer.Option(
+                envvar="MLFLOW_TRACKING_URI",
+                help="MLflow: http://host:port or sqlite:///file. Default: in the output folder.",
+            ),
+        ] = None,
+        study: Annotated[
+            str | None,
+            typer.Option(help="Optuna storage: a database's URL, or journal:FILE. Default: in the output folder."),
+        ] = None,
+        no_retune: Annotated[
+            bool, typer.Option("--no-retune", help="Leave nuisance factors at the base's values.")
+        ] = False,
+        budget_hours: Annotated[
+            float | None,
+            typer.Option(help="Device hours of this run, after which no further trial is started (exit status 3)."),
+        ] = None,
+        calibrate: Annotated[
+            bool, typer.Option("--calibrate", help="First time a few steps of each shape here, for the estimate.")
+        ] = False,
+        price_per_hour: Annotated[float | None, typer.Option(help="Of a device, for the estimate.")] = None,
+        dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+        as_json: Annotated[bool, typer.Option("--json", help="With --dry-run: print the plan as JSON.")] = False,
+        rerun: Annotated[bool, typer.Option("--rerun", help="Run finished trials again.")] = False,
+        only_report: Annotated[bool, typer.Option("--only-report", hidden=True)] = False,
+        as_sweep: Annotated[str | None, typer.Option("--as-sweep", hidden=True)] = None,
+        verbose: Annotated[bool, typer.Option("--verbose", help="Show what Ray, Tune and Train say.")] = False,
+    ) -> None:
+        from sweeps.engine.cluster.ray_runtime import connection
+
+        with refusing_bad_input(verbose=verbose), connection(verbose=verbose):
+            from sweeps.engine.cluster.resources import Resources
+            from sweeps.engine.driver.request import Request, parse_settings
+
+            given = {"data.train": train, "data.test": test, "optim.max_steps": steps}
+            search = {"objectives": tuple(objectives or ()), "num_trials": trials}
+            request = Request(
+                sweep=sweep,
+                question=question,
+                scale=scale,
+                model=model,
+                settings={n: v for n, v in given.items() if v is not None} | parse_settings(settings or []),
+                seeds=seeds,
+                search={name: value for name, value in search.items() if value},
+                retunes=not no_retune and sweep.retune is not None,
+                resources=Resources(workers, cpus_per_worker, gpus_per_worker, concurrency, spread),
+                output=output,
+                study=study,
+                storage=storage,
+            )
+            if no_retune and sweep.retune is None:
+                raise ValueError(f"--no-retune: {sweep.name} has no nuisance factors; drop it")
+            code = _carry_out(
+                request,
+                _Manner(
+                    file=file,
+                    arguments=arguments,
+                    tracking_uri=tracking_uri,
+                    budget_hours=budget_hours,
+                    calibrate=calibrate,
+                    price_per_hour=price_per_hour,
+                    dry_run=dry_run,
+                    as_json=as_json,
+                    rerun=rerun,
+                    only_report=only_report,
+                    as_sweep=as_sweep,
+                    verbose=verbose,
+                ),
+            )
+        raise typer.Exit(code)
+
+    return single
+
+
+def _carry_out(request: "Request", manner: _Manner) -> int:
+    """Plan, run and answer; the exit status."""
+    from sweeps.engine.cli import plan_view
+    from sweeps.engine.cluster.resources import fit_resources
+    from sweeps.engine.driver.request import resolve
+    from sweeps.engine.plan import estimate as estimating
+    from sweeps.engine.search import budget
+    from sweeps.engine.store.layout import forget, recall, tuned
+
+    if manner.as_json and not manner.dry_run:
+        raise ValueError("--json prints a plan: use it with --dry-run, or with spt plan")
+    if manner.price_per_hour is not None and not manner.price_per_hour > 0:
+        raise ValueError(f"--price-per-hour {manner.price_per_hour:g}: it should be above 0")
+    budget.Budget(manner.budget_hours)
+    console = _console()
+    _show_log(console)
+    asked = resolve(request)
+    plan, places = asked.plan, asked.places
+    if manner.as_sweep not in {None, plan.sweep_id}:
+        raise ValueError(
+            f"{manner.as_sweep}: its file, its data or this code have changed since: it would now be {plan.sweep_id}. "
+            "Run the file itself to start that one"
+        )
+    if request.study is not None and not manner.dry_run:
+        from sweeps.engine.search.study import check_storage
+
+        check_storage(request.study)
+    if manner.only_report:
+        return _report(console, plan, places)
+    if manner.rerun and not manner.dry_run:
+        forget(plan, places)
+    found = set() if manner.rerun else set(recall(plan, places))
+    known = plan if manner.rerun else tuned(plan, places)
+    if known is not plan:  # the cells' own trials may have finished too
+        found |= set(recall(known, places))
+    waiting = sum(key not in found for key in {**known.known, **known.distinct})
+    if plan.exploration is not None:
+        waiting += plan.exploration.design.num_trials
+    fitted = fit_resources(asked.resources, num_trials=max(1, waiting))
+    if manner.calibrate:
+        aside = Console(stderr=True, highlight=False) if manner.as_json else console
+        estimating.calibrate(
+            known, found, output=places.output, resources=fitted, say=lambda what: aside.print(what, markup=False)
+        )
+    estimate = estimating.estimate(
+        known, found, output=places.output, resources=fitted, price_per_hour=manner.price_per_hour
+    )
+    if manner.as_json:
+        plan_view.print_plan_json(console, plan_view.plan_document(known, found=found, estimate=estimate))
+    else:
+        wanted = manner.dry_run or manner.calibrate
+        plan_view.print_plan(console, known, found=found, estimate=estimate, output=request.output, everything=wanted)
+    if manner.dry_run:
+        return 0
+    return _run(console, request, manner, plan, places=places, resources=fitted)
+
+
+def _run(
+    console: Console, request: "Request", manner: _Manner, plan: "Plan", *, places: "Places", resources: "Resources"
+) -> int:
+    from sweeps.engine.cluster.resources import refuse_unshared
+    from sweeps.engine.driver import run_sweep
+    from sweeps.engine.store import sweep_record as record
+    from sweeps.engine.tracking.uri import check, redact
+
+    uri = manner.tracking_uri or places.tracking
+    refuse_unshared(plan, places, resources)
+    check(uri)
+
+    started = time.time()
+
+    def keep(plan: "Plan") -> None:
+        record.write(
+            record.record_of(
+                plan,
+                file=manner.file,
+                arguments=manner.arguments,
+                concurrency=resources.concurrency or 1,
+                study=places.studies,
+                started=started,
+            ),
+            places.report(plan),
+        )
+
+    keep(plan)
+    outcome = run_sweep.execute(
+        plan,
+        resources=resources,
+        places=places,
+        tracking_uri=uri,
+        console=console,
+        budget_hours=manner.budget_hours,
+        verbose=manner.verbose,
+        replanned=keep,
+    )
+    _print_answer(console, outcome.plan, outcome.results, outcome.report)
+    output = request.output
+    at_home = output == Path("runs") and Path.cwd() == Path(__file__).parents[3]
+    ui = "make ui" if at_home else f"spt ui --output {shlex.quote(str(output))}"
+    _print_place(console, "mlflow", ui if uri == places.tracking else redact(uri))
+    for missing in outcome.undelivered:
+        console.print(f"MLflow has not got: {missing}; running this again delivers it", markup=False)
+    if outcome.gave_up:
+        console.print(f"the search ended early: {outcome.gave_up}", markup=False)
+    if outcome.interrupted:
+        console.print("interrupted: what finished is kept; run the same command again to go on", markup=False)
+        return INTERRUPTED
+    failed = [trial for key, trial in outcome.plan.distinct.items() if _state(outcome, key) == "failed"]
+    for trial in failed:
+        console.print(f"failed: {trial.label}: {outcome.results[trial.key].error}", markup=False)
+    if outcome.budget_spent:
+        console.print(
+            f"the budget is spent: {outcome.spent_hours:.3g} of {manner.budget_hours:g} device hours, and trials are "
+            "left; run the same command again to go on, with a --budget-hours for what is left",
+            markup=False,
+        )
+        return BUDGET_SPENT
+    unfinished = any(_state(outcome, key) != "finished" for key in outcome.plan.distinct)
+    return FAILED_TRIALS if unfinished else 0
+
+
+def _state(outcome: "Outcome", key: str) -> str:
+    return outcome.results[key].state if key in outcome.results else "not run"
+
+
+def _report(console: Console, plan: "Plan", places: "Places") -> int:
+    """Write the report of what there is."""
+    from sweeps.engine.driver import run_sweep
+
+    plan, results, page = run_sweep.write_report(plan, places)
+    _print_answer(console, plan, results, page)
+    return 0
+
+
+def _print_answer(console: Console, plan: "Plan", results: "Mapping[str, TrialResult]", page: Path) -> None:
+    from sweeps.engine.report import write
+
+    console.print()
+    console.print(write.terminal_table(plan, results))
+    console.print(write.verdict(plan, results), highlight=False, markup=False)
+    console.print()
+    _print_place(console, "report", relative(page))
+
+
+def _print_place(console: Console, name: str, value: str) -> None:
+    console.print(f"{name:>8}  {value}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _console() -> Console:
+    return Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 120)
+
+
+def _show_log(console: Console) -> None:
+    """What the core says it is doing (a conversion that takes a while) goes where everything else does."""
+    handler = logging.Handler()
+    handler.emit = lambda record: console.print(record.getMessage(), highlight=False, markup=False)  # type: ignore[method-assign]
+    core = logging.getLogger("spt_core")
+    core.handlers, core.propagate = [handler], False
+    core.setLevel(logging.INFO)
+
+
+def relative(path: Path) -> str:
+    """A path as a person here would type it."""
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)

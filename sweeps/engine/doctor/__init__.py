@@ -1,0 +1,1 @@
+"""What would make a sweep fail on this machine or cluster."""

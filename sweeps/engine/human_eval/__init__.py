@@ -1,0 +1,1 @@
+"""Sheets for human raters, and what their ratings say (Table 7)."""

@@ -1,0 +1,1 @@
+"""The paper's tables and claims, and ours beside them."""

@@ -1,0 +1,244 @@
+"""A table, a figure or the claims of the paper, again: the sweeps that it needs, and ours beside the published.
+
+Each target names question files of this project. Their trials are planned like any sweep's, so what any of them has
+finished is reused, by this command or by the sweep itself. K = 1 (which is prompt tuning) and the routing controls
+stand wherever a table asks what selection brings.
+"""
+
+import importlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from sweeps.engine.analysis.cells import CellSummary
+from sweeps.engine.paper import claims, usage_by_turn
+from sweeps.engine.paper import published as paper
+from sweeps.engine.paper.beside import Beside, beside, model_of
+from sweeps.engine.paper.claims import Found
+from sweeps.engine.paper.published import Published
+from sweeps.engine.plan import plan
+from sweeps.engine.plan.plan import Plan
+from sweeps.engine.report import examples
+from sweeps.engine.report import main_tables as tables
+from sweeps.engine.report.latex import latex
+from sweeps.engine.report.main_tables import Table
+
+QUESTIONS = ("table1", "loss_ablation", "k_sweep", "baselines", "longer_prompts")
+"""The question files that the targets are answered from."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Something of the paper to reproduce.
+
+    Attributes:
+        about: one line for `--help`.
+        questions: the sweeps that it needs.
+    """
+
+    about: str
+    questions: tuple[str, ...]
+
+
+TARGETS: Mapping[str, Target] = {
+    "table1": Target("SPT against prompt tuning", ("table1",)),
+    "table2": Target("losses left out, beside K = 1", ("loss_ablation", "table1")),
+    "table3": Target("the number of prompts", ("k_sweep",)),
+    "table4": Target("longer prompts, LoRA, in context", ("baselines", "longer_prompts")),
+    "table5": Target("overlap with the persona", ("table1",)),
+    "table7": Target("human evaluation: what to export, and the published scores", ("table1",)),
+    "table8": Target("table4 in all metrics", ("baselines", "longer_prompts")),
+    "figure2": Target("prompts by stage of the dialogue", ("table1",)),
+    "figure3": Target("emoji by prompt and stage", ("table1",)),
+    "figure4": Target("replies of SPT beside prompt tuning", ("table1",)),
+    "claims": Target("the eleven claims, each tested", QUESTIONS),
+}
+ALL = "all"
+"""Every target."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a target came to.
+
+    Attributes:
+        name: of the target.
+        tables: by heading.
+        notes: what a reader should know, in sentences.
+        document: for programs; None writes none.
+    """
+
+    name: str
+    tables: Mapping[str, Table]
+    notes: tuple[str, ...] = ()
+    document: Any = field(default=None)
+
+    def markdown(self) -> str:
+        """All of it in GitHub's Markdown."""
+        blocks = [f"# {self.name}"]
+        blocks += [f"## {tables.escape(heading)}\n\n{tables.markdown(table)}" for heading, table in self.tables.items()]
+        return "\n\n".join([*blocks, *map(tables.escape, self.notes)]) + "\n"
+
+    def write(self, folder: Path) -> Path:
+        """`NAME.md`, `NAME.tex`, and `NAME.json` where there is a document; the path of the first."""
+        folder.mkdir(parents=True, exist_ok=True)
+        parts = [latex(of, caption=heading, label=f"tab:{self.name}") for heading, of in self.tables.items()]
+        (folder / f"{self.name}.tex").write_text("\n".join(parts), encoding="utf-8")
+        if self.document is not None:
+            (folder / f"{self.name}.json").write_text(json.dumps(self.document, indent=1, allow_nan=False))
+        path = folder / f"{self.name}.md"
+        path.write_text(self.markdown(), encoding="utf-8")
+        return path
+
+
+def targets(name: str) -> list[str]:
+    """The targets that a name stands for.
+
+    Raises:
+        ValueError: it is none; says which there are.
+    """
+    if name == ALL:
+        return list(TARGETS)
+    if name not in TARGETS:
+        raise ValueError(f"reproduce {name}: it should be one of {', '.join([*TARGETS, ALL])}")
+    return [name]
+
+
+def plans(
+    names: Sequence[str],
+    *,
+    scale: str,
+    device_type: str,
+    base: Any = None,
+    settings: Mapping[str, Any] | None = None,
+    seeds: int | None = None,
+) -> dict[str, Plan]:
+    """The sweeps that some targets need, each once, by the name of its file.
+
+    Args:
+        names: of targets.
+        scale: one of `scales.SCALES`.
+        device_type: where the trials will run.
+        base: a config in place of the question files' own; None leaves it.
+        settings: config fields that override it; a factor of a sweep is left to that sweep.
+        seeds: of each cell; None is the scale's or the sweep's own.
+
+    Raises:
+        ValueError: what cannot be run, before anything runs.
+    """
+    found = {}
+    for question in dict.fromkeys(question for name in names for question in TARGETS[name].questions):
+        module = importlib.import_module(f"sweeps.{question}")
+        # As published: Table 6's settings in every cell, so cells are shared and nothing is tuned for one of them.
+        sweep = replace(module.SWEEP, question=(module.__doc__ or "").strip(), retune=None)
+        if base is not None:
+            sweep = replace(sweep, base=base, paper=base)
+        found[question] = plan.expand(sweep, scale=scale, device_type=device_type, settings=settings, seeds=seeds)
+    return found
+
+
+def answer(name: str, found: Found) -> Answer:
+    """A target from the sweeps that it needs.
+
+    Args:
+        name: of the target.
+        found: each of its sweeps with its cells.
+    """
+    needed = {question: found[question] for question in TARGETS[name].questions}
+    if name == "claims":
+        findings = claims.judge(needed)
+        return Answer(name, {"Claims": claims.ledger_table(findings)}, _KEY, claims.document(findings))
+    if name in {"figure2", "figure3", "figure4"}:
+        return _figure(name, needed)
+    published = _published(name, needed)
+    further = _further(name, needed)
+    compared = beside(published, needed.values(), further)
+    shown = {published.caption: compared.values()}
+    if name == "table7":
+        shown = {published.caption: compared.values(), **_overlap(needed)}
+    else:
+        shown["Effects, in percent of the reference row"] = compared.effects()
+    spt = [one for one in (*compared.ours.values(), *further.values()) if one.trials[0].config.method == "spt"]
+    if name in _ASK_OF_SELECTION:
+        shown |= {heading: of for heading, of in tables.further_tables(spt).items() if heading.startswith("Does sel")}
+    return Answer(name, shown, (*_conditions(compared), *published.notes, *_rating(name, needed)))
+
+
+_ASK_OF_SELECTION = {"table1", "table2", "table3", "table4", "table8"}
+_KEY = (
+    "Supported: every part holds at the 5% level by an exact sign-flip test over seeds. Contradicted: some part holds "
+    "the other way, or is shown to make no difference. Undecided: all else. Of the model, scale and data that ran.",
+)
+
+
+def _published(name: str, needed: Found) -> Published:
+    first = next(iter(needed.values()))[0].trials[0].config
+    group = {"num_prompts": 4, "prompt_length": 8}
+    for run, _ in needed.values():
+        several = [t.config.prompts for t in run.trials if t.config.method == "spt" and t.config.num_choices > 1]
+        if several:
+            group = {"num_prompts": several[0].num_prompts, "prompt_length": several[0].prompt_length}
+    make = {
+        "table1": lambda: paper.table_1(model_of(first)),
+        "table2": lambda: paper.TABLE_2,
+        "table3": lambda: paper.TABLE_3,
+        "table4": lambda: paper.table_4(**group),
+        "table5": lambda: paper.TABLE_5,
+        "table7": lambda: paper.TABLE_7,
+        "table8": lambda: paper.table_8(**group),
+    }
+    return make[name]()
+
+
+def _further(name: str, needed: Found) -> dict[str, CellSummary]:
+    """K = 1 beside a table that has no such row of its own."""
+    if name == "table2":
+        return {"K = 1 (prompt tuning)": _cell(needed["table1"], "PT")}
+    if name in {"table4", "table8"}:
+        return {"K = 1 (prompt tuning)": _cell(needed["baselines"], "prompt tuning")}
+    return {}
+
+
+def _cell(of: tuple[Plan, Sequence[CellSummary]], label: str) -> CellSummary:
+    return next(summary for summary in of[1] if summary.label == label)
+
+
+def _conditions(compared: Beside) -> list[str]:
+    if not any(cell.is_whole for cell in compared.ours.values()):
+        return ["No cell finished on all seeds."]
+    if not compared.conditions:
+        return ["The conditions are the paper's: differences in value are shown."]
+    return [
+        f"Not the paper's conditions ({', '.join(compared.conditions)}): values do not compare, so no difference is "
+        "shown; effects may."
+    ]
+
+
+def _figure(name: str, needed: Found) -> Answer:
+    cells = needed["table1"][1]
+    spt = _cell(needed["table1"], "SPT")
+    if name == "figure2":
+        association = usage_by_turn.excess_association(spt)
+        said = ", ".join(f"{value:+.3f}" for value in association) or "not measured"
+        note = f"Association of prompt and stage (Cramer's V) over chance, by seed: {said}; 0 is none."
+        return Answer(name, {"Figure 2: share of each prompt, in percent": usage_by_turn.usage_table(spt)}, (note,))
+    if name == "figure3":
+        note = "Emoji are counted in the replies before the cut. The paper shows examples and no numbers."
+        return Answer(name, {"Figure 3: emoji by prompt": usage_by_turn.emoji_table(spt)}, (note,))
+    return Answer(name, {"Figure 4: SPT beside prompt tuning": examples.side_by_side(cells)})
+
+
+def _overlap(needed: Found) -> dict[str, Table]:
+    found = tables.further_tables(list(needed["table1"][1]))
+    return {heading: of for heading, of in found.items() if heading == "Overlap with the persona"}
+
+
+def _rating(name: str, needed: Found) -> list[str]:
+    if name != "table7":
+        return []
+    keys = [one.finished[0][0].key for one in needed["table1"][1] if one.finished]
+    if len(keys) < 2:
+        return ["Both cells have to finish before people can rate them."]
+    return [f"Only people can fill this table: spt human-eval export {keys[1]} {keys[0]}, then spt human-eval import."]

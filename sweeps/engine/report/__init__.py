@@ -1,0 +1,1 @@
+"""From statements to pages, tables and figures."""

@@ -1,0 +1,175 @@
+"""What a search found, for the report: its trials ranked, its Pareto front, and which parameters mattered."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import optuna
+from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator, get_param_importances
+from optuna.trial import FrozenTrial, TrialState
+
+from sweeps.engine.design.search_space import Search
+from sweeps.engine.plan.plan import Exploration
+from sweeps.engine.report.figures import WIDTH, Tick, axis
+from sweeps.engine.report.main_tables import ABSENT, Entry, Row, Table, decimals_of, number
+from sweeps.engine.report.parallel_coordinates import Coordinates, coordinates, text_of
+from sweeps.engine.search.study import ERROR, KEY, pareto_front, ranked
+
+LEAST_TRIALS = 8
+"""Full-budget trials below which an importance would say nothing."""
+_MOST_ROWS = 20
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """Two objectives against each other, a point a trial; those of the Pareto front are joined."""
+
+    titles: tuple[str, str]
+    height: float
+    left: float
+    right: float
+    top: float
+    bottom: float
+    x_ticks: tuple[Tick, ...]
+    y_ticks: tuple[Tick, ...]
+    points: tuple[tuple[float, float, str, bool], ...]
+    front: str
+
+
+class Explored:
+    """A search that has run, or ran in part.
+
+    Args:
+        study: of the search.
+        exploration: what it explored.
+    """
+
+    def __init__(self, study: optuna.Study, exploration: Exploration) -> None:
+        self._design: Search = exploration.design
+        self._trials = [one for one in study.get_trials(deepcopy=False) if KEY in one.user_attrs]
+        self._ranked = ranked(study, exploration)
+
+    @property
+    def summary(self) -> str:
+        """How many trials ended in which way, in a sentence."""
+        states: dict[str, TrialState] = {}
+        for one in self._trials:
+            states.setdefault(one.user_attrs[KEY], one.state)
+        counts = Counter(states.values())
+        answered = len(self._trials) - len(states)
+        return (
+            f"{len(states)} distinct trials were explored on dev: {counts[TrialState.COMPLETE]} at full budget, which "
+            f"alone are ranked, {counts[TrialState.PRUNED]} stopped early, {counts[TrialState.FAIL]} failed"
+            f"{f'; {answered} equivalent proposals were answered without running' if answered else ''}."
+        )
+
+    def tables(self) -> dict[str, Table]:
+        """The trials of the search, best first, and the importances, by heading."""
+        found = {"The search: trials at full budget, best first": self._trial_table()}
+        importances = self._importance_table()
+        if importances.rows:
+            found["The search: which parameters mattered"] = importances
+        failed = [one for one in self._trials if one.state == TrialState.FAIL]
+        if failed:
+            rows = tuple(Row(one.user_attrs[KEY][:8], (Entry(str(one.user_attrs.get(ERROR, ""))),)) for one in failed)
+            found["The search: trials that failed"] = Table("trial", ("why",), rows)
+        return found
+
+    def _trial_table(self) -> Table:
+        front = pareto_front(self._ranked, self._design.directions)
+        rows = []
+        for one in self._ranked[:_MOST_ROWS]:
+            values = [_entry(value, name) for value, name in zip(one.values, self._design.objectives, strict=True)]
+            levels = [_level(one, path) for path in self._design.space]
+            notes = ("Pareto front",) if one in front and len(self._design.objectives) > 1 else ()
+            rows.append(Row(one.user_attrs[KEY][:8], (*values, *levels), notes))
+        return Table("trial", (*self._design.objectives, *map(_short, self._design.space)), tuple(rows))
+
+    def _importance_table(self) -> Table:
+        """Shares of the variance over full-budget trials; a conditional parameter over the trials that have it."""
+        rows, titles = [], []
+        for name in self._design.objectives:
+            titles += [f"fANOVA, {name}", f"PED-ANOVA, {name}"]
+        for path in self._design.space:
+            having = [one for one in self._ranked if path in one.params]
+            if len(having) < LEAST_TRIALS or len({one.params[path] for one in having}) < 2:
+                continue
+            entries: list[Entry] = []
+            for index in range(len(self._design.objectives)):
+                entries += [Entry(number(share, 2), value=share) for share in self._importance(having, path, index)]
+            rows.append(Row(_short(path), (*entries, Entry(str(len(having)), value=len(having)))))
+        return Table("parameter", (*titles, "trials"), tuple(rows))
+
+    def _importance(self, having: Sequence[FrozenTrial], path: str, objective: int) -> list[float | None]:
+        sign = -1.0 if self._design.directions[objective] == "maximize" else 1.0  # PED-ANOVA takes lower for better
+        study = optuna.create_study()
+        with_it = [shared for shared in self._design.space if all(shared in one.params for one in having)]
+        varied = [shared for shared in with_it if len({one.params[shared] for one in having}) > 1]
+        for one in having:
+            study.add_trial(
+                optuna.trial.create_trial(
+                    params={name: one.params[name] for name in varied},
+                    distributions={name: one.distributions[name] for name in varied},
+                    value=sign * one.values[objective],
+                )
+            )
+        shares: list[float | None] = []
+        for evaluator in (FanovaImportanceEvaluator(seed=0), PedAnovaImportanceEvaluator()):
+            try:
+                share = get_param_importances(study, evaluator=evaluator, params=varied)[path]
+            except (ValueError, RuntimeError):  # no variance to share out
+                share = math.nan
+            shares.append(share if math.isfinite(share) else None)
+        return shares
+
+    def scatter(self) -> Scatter | None:
+        """The first two objectives against each other; None with one objective or no trial."""
+        if len(self._design.objectives) < 2 or not self._ranked:
+            return None
+        left, right, top, bottom = 64.0, WIDTH - 18.0, 14.0, 300.0
+        x, x_ticks = axis([one.values[0] for one in self._ranked], left, right)
+        y, y_ticks = axis([one.values[1] for one in self._ranked], bottom, top)
+        front = pareto_front(self._ranked, self._design.directions)
+        points = tuple(
+            (
+                x(one.values[0]),
+                y(one.values[1]),
+                _values(one, self._design),
+                one in front,
+            )
+            for one in self._ranked
+        )
+        joined = sorted((at[0], at[1]) for at in points if at[3])
+        path = "M" + " L".join(f"{at[0]:.1f} {at[1]:.1f}" for at in joined)
+        titles = self._design.objectives[:2]
+        return Scatter((titles[0], titles[1]), bottom + 44, left, right, top, bottom, x_ticks, y_ticks, points, path)
+
+    def coordinates(self) -> Coordinates | None:
+        """Every parameter and objective; the Pareto front, or of one objective what is confirmed, is marked."""
+        best = self._ranked[: self._design.confirm]
+        if len(self._design.objectives) > 1:
+            best = pareto_front(self._ranked, self._design.directions)
+        return coordinates(self._ranked, self._design, best=best, short=_short)
+
+
+def _values(one: FrozenTrial, design: Search) -> str:
+    named = zip(design.objectives, one.values, strict=True)
+    values = ", ".join(f"{name} {number(value, decimals_of(name))}" for name, value in named)
+    return f"{one.user_attrs[KEY][:8]}: {values}"
+
+
+def _entry(value: float, metric: str) -> Entry:
+    return Entry(number(value, decimals_of(metric)), value=value)
+
+
+def _level(one: FrozenTrial, path: str) -> Entry:
+    level = one.params.get(path)
+    if level is None:
+        return Entry(ABSENT)
+    return Entry(text_of(level), value=float(level))
+
+
+def _short(path: str) -> str:
+    """`contrastive.weight` for `losses.contrastive.weight`, `num_prompts` for `prompts.num_prompts`."""
+    return path.removeprefix("losses.").removesuffix(".enabled").removeprefix("prompts.").removeprefix("optim.")

@@ -1,0 +1,1 @@
+"""Optuna: the studies, and the searchers that hand trials to Tune."""

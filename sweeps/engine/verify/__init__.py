@@ -1,0 +1,1 @@
+"""One logged trial, run again and compared."""

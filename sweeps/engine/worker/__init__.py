@@ -1,0 +1,1 @@
+"""One trial, in the process that trains it."""
