@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 
-from spt_core import gradient, llama
+from spt_core import gradient
 from spt_core.batching import Example, collate
 from spt_core.config import TrialConfig
+from spt_core.cpu import llama
 from spt_core.model import SelectivePromptModel
 
 PARTS = (

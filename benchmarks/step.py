@@ -3,7 +3,7 @@
 The reference is that schedule as our own plain code: K separate forwards of the whole sequence, every sequence padded
 to 512 tokens, logits at every position, float32. Ours is `spt_core.gradient.backward`. Both take the gradient of
 the same objective on the same batch, and both losses are compared. Each runs in a process of its own, in turn, since
-what the C library does with freed memory is a process's, and part of what is compared (`spt_core.memory`). The same
+what the C library does with freed memory is a process's, and part of what is compared (`spt_core.cpu.memory`). The same
 batches then go through whole steps of ours whose parts are timed; and, if asked for, through steps of several K, and
 steps of several lengths are taken.
 
@@ -27,10 +27,11 @@ from torch import Tensor
 from benchmarks import options
 from benchmarks.parts import PARTS, seconds_of_parts
 from spt_core import backbone as backbones
-from spt_core import memory, recipes
+from spt_core import recipes
 from spt_core.backbone import positions
 from spt_core.batching import Batch, Example, collate, epoch_batches
 from spt_core.config import TrialConfig
+from spt_core.cpu import memory
 from spt_core.gradient import backward
 from spt_core.losses import Scores, objective
 from spt_core.model import SelectivePromptModel, build

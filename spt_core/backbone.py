@@ -10,7 +10,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from spt_core import attention, llama, weights
+from spt_core import weights
+from spt_core.cpu import attention, llama
 from spt_core.fields import PRECISIONS
 from spt_core.weights import Source
 

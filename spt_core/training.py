@@ -12,13 +12,14 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
-from spt_core import checkpoint, memory, parallel
+from spt_core import checkpoint, parallel
 from spt_core.baselines import LoraModel, shown_examples, with_preamble
 from spt_core.batching import Batch, Example, collate, epoch_batches, some_dialogues, tokenise
 from spt_core.checkpoint import Progress
 from spt_core.config import TrialConfig
 from spt_core.conversations import Conversations, split_dev
 from spt_core.conversations import load as load_conversations
+from spt_core.cpu import memory
 from spt_core.diagnostics import describe_prompts, usage
 from spt_core.evaluation import dev_metric, selected_nll, selected_prompts
 from spt_core.fields import DataConfig

@@ -153,7 +153,7 @@ def _attempt_until_it_ends(job: Job) -> dict[str, Any]:
 
 def _free_memory() -> None:
     """What an attempt in this very process has left."""
-    from spt_core import memory
+    from spt_core.cpu import memory
 
     gc.collect()
     memory.give_back()

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from spt_core import attention
-from spt_core.attention import _CausalAttention
 from spt_core.batching import collate
+from spt_core.cpu import attention
+from spt_core.cpu.attention import _CausalAttention
 from spt_core.gradient import backward
 from spt_core.model import build
 from spt_core.training import load_splits

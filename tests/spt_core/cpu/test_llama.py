@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from spt_core import attention, llama
 from spt_core.batching import Batch, collate
+from spt_core.cpu import attention, llama
 from spt_core.gradient import backward
 from spt_core.model import SelectivePromptModel, build
 from spt_core.training import load_splits

@@ -12,7 +12,7 @@ BYTES = 40 * 2**20
 AGAIN = 10
 FAULTS = f"""
 import resource, sys, threading, torch
-from spt_core import memory
+from spt_core.cpu import memory
 
 def use() -> None:
     torch.ones({BYTES}, dtype=torch.uint8)
@@ -49,7 +49,7 @@ def test_what_is_used_again_is_not_faulted_in_again() -> None:
 def test_what_was_kept_can_be_given_back() -> None:
     code = f"""
 import psutil, torch
-from spt_core import memory
+from spt_core.cpu import memory
 assert memory.keep_freed()
 many = [torch.ones({BYTES}, dtype=torch.uint8) for _ in range({AGAIN})]
 del many
