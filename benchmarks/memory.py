@@ -22,8 +22,8 @@ from benchmarks import options
 from spt_core import backbone as backbones
 from spt_core import recipes, weights
 from spt_core.batching import collate
+from spt_core.build import build
 from spt_core.gradient import backward
-from spt_core.model import build
 from spt_core.training import load_splits
 
 LAYOUTS: dict[str, dict[str, Any]] = {

@@ -30,11 +30,12 @@ from spt_core import backbone as backbones
 from spt_core import recipes
 from spt_core.backbone import positions
 from spt_core.batching import Batch, Example, collate, epoch_batches
+from spt_core.build import build
 from spt_core.config import TrialConfig
 from spt_core.cpu import memory
 from spt_core.gradient import backward
 from spt_core.losses import Scores, objective
-from spt_core.model import SelectivePromptModel, build
+from spt_core.model import SelectivePromptModel
 from spt_core.text_similarity import bleu_matrix
 from spt_core.training import load_splits
 from spt_core.weights import BUNDLED_SMOLLM2

@@ -9,9 +9,9 @@ import torch
 from spt_core import metrics
 from spt_core.baselines import shown_examples, with_preamble
 from spt_core.batching import Example, collate, to_decode, tokenise
+from spt_core.build import build
 from spt_core.checkpoint import load_adapter
 from spt_core.conversations import Conversation, Conversations, Turn
-from spt_core.model import build
 from spt_core.training import load_splits
 
 

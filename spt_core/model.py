@@ -5,14 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spt_core import backbone as backbones
-from spt_core import weights
 from spt_core.backbone import Backbone, in_front
 from spt_core.batching import Batch
-from spt_core.config import TrialConfig
 from spt_core.fields import RetrieverConfig
 from spt_core.losses import Scores
-from spt_core.prompts import SoftPromptGroup, initial_embedding
+from spt_core.prompts import SoftPromptGroup
 from spt_core.retriever import DenseRetriever, activate, average, average_with_padding
 
 
@@ -155,31 +152,3 @@ class SelectivePromptModel(nn.Module):
 
     def _prompts_of(self, batch: Batch, prompts: slice) -> Tensor:
         return torch.arange(self.num_prompts, device=batch.mask_BT.device)[prompts].expand(len(batch), -1)
-
-
-def build(config: TrialConfig, *, device: str) -> tuple[SelectivePromptModel, Any]:
-    """The model of a config at its initial values, and the backbone's tokenizer.
-
-    Raises:
-        ValueError: the backbone cannot be had, or its precision not on this device.
-    """
-    source = weights.resolve(config.backbone)
-    precision = backbones.resolve_precision(config.backbone.precision, torch.device(device).type)
-    tokenizer = weights.load_tokenizer(source)
-    plain: dict[str, Any] = {
-        "padding_id": tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
-        "max_tokens": config.data.max_tokens,
-        "seed": config.seed,
-    }
-    if config.method == "spt":
-        backbone = backbones.load(source, precision=precision, device=device)
-        start_KLD = initial_embedding(
-            config.prompts, vocabulary_VD=backbone.vocabulary, tokenizer=tokenizer, seed=config.seed
-        )
-        model = SelectivePromptModel(backbone, start_KLD=start_KLD, retriever=config.retriever, **plain)
-    else:
-        from spt_core import baselines
-
-        model = baselines.build(config, source=source, precision=precision, device=device, **plain)
-    model.backbone.gradient_checkpointing = config.compute.gradient_checkpointing
-    return model, tokenizer

@@ -15,6 +15,7 @@ from torch import Tensor
 from spt_core import checkpoint, parallel
 from spt_core.baselines import LoraModel, shown_examples, with_preamble
 from spt_core.batching import Batch, Example, collate, epoch_batches, some_dialogues, tokenise
+from spt_core.build import build
 from spt_core.checkpoint import Progress
 from spt_core.config import TrialConfig
 from spt_core.conversations import Conversations, split_dev
@@ -24,7 +25,7 @@ from spt_core.diagnostics import describe_prompts, usage
 from spt_core.evaluation import dev_metric, selected_nll, selected_prompts
 from spt_core.fields import DataConfig
 from spt_core.gradient import backward, dev_objective, text_of
-from spt_core.model import SelectivePromptModel, build
+from spt_core.model import SelectivePromptModel
 from spt_core.text_similarity import quantile_threshold
 
 MOST_REPORTS = 200

@@ -14,11 +14,11 @@ from spt_core import backbone as backbones
 from spt_core import checkpoint, endpoint, recipes
 from spt_core.baselines import LoraModel, matched_rank, shown_examples
 from spt_core.batching import collate
+from spt_core.build import build
 from spt_core.config import TrialConfig
 from spt_core.evaluation import evaluate
 from spt_core.fields import PromptsConfig
 from spt_core.gradient import backward
-from spt_core.model import build
 from spt_core.training import fit, load_splits, prepare
 from tests.conftest import tiny_config
 

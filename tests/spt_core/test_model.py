@@ -9,8 +9,9 @@ import torch.nn.functional as F  # noqa: N812
 from transformers import AutoModelForCausalLM
 
 from spt_core.batching import Batch, Example, collate
+from spt_core.build import build
 from spt_core.fields import PromptsConfig
-from spt_core.model import SelectivePromptModel, build
+from spt_core.model import SelectivePromptModel
 from spt_core.prompts import initial_embedding
 from spt_core.seeding import generator
 from spt_core.training import load_splits

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from spt_core import metrics as text_metrics
 from spt_core.batching import collate
+from spt_core.build import build
 from spt_core.diagnostics import agreement, describe_prompts, usage
 from spt_core.evaluation import evaluate, nll_by_prompt, selected_prompts
-from spt_core.model import build
 from spt_core.prompts import SoftPromptGroup
 from spt_core.routing import fit_turn_rule, routes
 from spt_core.training import fit, load_splits

@@ -13,10 +13,11 @@ from torch import multiprocessing
 
 from spt_core import checkpoint
 from spt_core.batching import Example, collate
+from spt_core.build import build
 from spt_core.config import TrialConfig
 from spt_core.evaluation import evaluate
 from spt_core.gradient import backward, dev_objective
-from spt_core.model import SelectivePromptModel, build
+from spt_core.model import SelectivePromptModel
 from spt_core.training import NonFiniteLossError, _schedule, fit, load_splits, num_steps
 from tests.conftest import tiny_config
 

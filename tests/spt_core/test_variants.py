@@ -19,10 +19,11 @@ from transformers import AutoModelForCausalLM
 from spt_core import backbone as backbones
 from spt_core import recipes
 from spt_core.batching import Example, collate
+from spt_core.build import build
 from spt_core.config import TrialConfig
 from spt_core.gradient import backward
 from spt_core.losses import selection_loss
-from spt_core.model import SelectivePromptModel, build
+from spt_core.model import SelectivePromptModel
 from spt_core.training import fit, load_splits
 from tests.conftest import tiny_config
 

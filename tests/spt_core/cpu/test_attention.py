@@ -8,10 +8,10 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from spt_core.batching import collate
+from spt_core.build import build
 from spt_core.cpu import attention
 from spt_core.cpu.attention import _CausalAttention
 from spt_core.gradient import backward
-from spt_core.model import build
 from spt_core.training import load_splits
 from tests.conftest import tiny_config
 

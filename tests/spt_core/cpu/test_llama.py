@@ -9,9 +9,10 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from spt_core.batching import Batch, collate
+from spt_core.build import build
 from spt_core.cpu import attention, llama
 from spt_core.gradient import backward
-from spt_core.model import SelectivePromptModel, build
+from spt_core.model import SelectivePromptModel
 from spt_core.training import load_splits
 from spt_core.weights import BUNDLED_SMOLLM2
 from tests.conftest import tiny_config

@@ -9,11 +9,11 @@ from typer.testing import CliRunner
 
 from spt_core import recipes
 from spt_core.batching import collate, tokenise
+from spt_core.build import build
 from spt_core.chat import Chat
 from spt_core.checkpoint import save_adapter
 from spt_core.config import TrialConfig
 from spt_core.conversations import Conversation, Conversations, Turn
-from spt_core.model import build
 from sweeps.engine.cli.main import app
 from tests.conftest import tiny_config
 
