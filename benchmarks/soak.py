@@ -22,8 +22,8 @@ import psutil
 import typer
 
 from benchmarks import options
-from benchmarks.family import TRAIN_WORKER, TUNE_FUNCTION, Family
 from benchmarks.orchestration import random_model
+from tests.family import TRAIN_WORKER, TUNE_FUNCTION, Family
 
 SWEEP = '''"""Is anything lost?"""
 from spt_core.config import TrialConfig

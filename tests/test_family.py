@@ -1,4 +1,4 @@
-"""A command and its descendants, followed and ended, and what a soak counts as sound."""
+"""Tests of `tests.family`, and of the condition under which `benchmarks.soak` counts a sweep as sound."""
 
 import signal
 from pathlib import Path
@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.family import Family
 from benchmarks.soak import sound
+from tests.family import Family
 
 PARENT = """
 import subprocess, sys, time

@@ -12,8 +12,8 @@ import optuna
 import pytest
 from mlflow.entities import Run
 
-from benchmarks.family import Family
 from sweeps.engine.store.ledger import Entry, Ledger
+from tests.family import Family
 from tests.sweeps.end_to_end.shown import Shown
 
 _MOST_SECONDS, _GRACE_SECONDS = 400.0, 30.0

@@ -10,7 +10,7 @@ import pytest
 from ray._common.utils import get_system_memory
 from ray._private.utils import get_used_memory
 
-from benchmarks.family import TRAIN_WORKER, TUNE_FUNCTION
+from tests.family import TRAIN_WORKER, TUNE_FUNCTION
 from tests.sweeps.end_to_end.as_a_user import EXACT, Folder, Running, assert_whole, spt
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.faults]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.family import TUNE_FUNCTION
+from tests.family import TUNE_FUNCTION
 from tests.sweeps.end_to_end.as_a_user import EXACT, Folder, assert_whole, spt
 from tests.sweeps.end_to_end.shown import Shown
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.family import TRAIN_WORKER, TUNE_FUNCTION
+from tests.family import TRAIN_WORKER, TUNE_FUNCTION
 from tests.sweeps.end_to_end.as_a_user import EXACT, Folder, assert_whole, spt
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.faults]

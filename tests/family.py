@@ -1,6 +1,7 @@
-"""A command started as a person starts it, with all processes that descend from it: to follow, kill and count them.
+"""Starts a command as a user starts it, and follows, kills and counts all processes that descend from it.
 
-The descendants are known by a mark in their environment, so that those of a dead driver are found too.
+A mark in the environment identifies the descendants, so those of a dead driver are found too. The end-to-end tests and
+`benchmarks.soak` use it.
 """
 
 import os
@@ -16,21 +17,21 @@ from pathlib import Path
 import psutil
 
 TRAIN_WORKER = "RayTrainWorker"
-"""What the title of a Train worker's process holds."""
+"""Part of the process title of a Train worker."""
 TUNE_FUNCTION = "ImplicitFunc"
-"""The same of a Tune function's: the supervisor of a trial, or all of a trial with `--workers 0`."""
+"""Part of the process title of a Tune function: the supervisor of a trial, or the whole trial with `--workers 0`."""
 _MARK = "SPT_FAMILY"
 _OWN = {"RAY_worker_niceness": "0"}
-"""Ray's workers yield to all others by default, and starve on a machine that is shared."""
+"""Ray starts its workers with a low priority by default, and on a shared machine they get no processor time."""
 
 
 class Family:
-    """A Python command in a session of its own, apart from this process's terminal and Ray.
+    """A Python command in a session of its own, separate from this process's terminal and Ray.
 
     Args:
-        arguments: of Python.
-        folder: it runs in.
-        environment: beside this process's, without Ray's variables.
+        arguments: command-line arguments of Python.
+        folder: working directory.
+        environment: variables added to those of this process, from which Ray's are removed.
     """
 
     def __init__(
@@ -55,15 +56,15 @@ class Family:
 
     @property
     def output(self) -> str:
-        """What the command and its descendants have said so far."""
+        """What the command and its descendants have printed so far."""
         with self._heard:
             return "".join(self._said)
 
     def until(self, pattern: str, *, timeout: float = 180) -> str:
-        """The next line, after those that were returned before, in which a pattern is found.
+        """The next line that matches a pattern, after the line that the previous call returned.
 
         Raises:
-            TimeoutError: there was none in so many seconds, or before the end.
+            TimeoutError: no such line came within `timeout` seconds, or before the command ended.
         """
         deadline = time.monotonic() + timeout
         with self._heard:
@@ -78,7 +79,7 @@ class Family:
                 self._heard.wait(min(left, 1))
 
     def processes(self, title: str = "") -> list[psutil.Process]:
-        """The descendants that live, or those of them whose title holds a text; the command itself is none."""
+        """The live descendants whose title contains a text (all of them by default), without the command itself."""
         found = []
         for process in psutil.process_iter():
             try:
@@ -90,14 +91,14 @@ class Family:
         return found
 
     def wait(self, *, timeout: float, grace: float) -> list[psutil.Process]:
-        """Wait for the command's end, then for that of its descendants.
+        """Wait until the command ends, then until its descendants end.
 
         Args:
-            timeout: seconds for the command.
-            grace: seconds that descendants may outlive it.
+            timeout: seconds to wait for the command.
+            grace: seconds to wait for its descendants after that.
 
         Returns:
-            Those that did.
+            The descendants that are still alive.
         """
         self.driver.wait(timeout)
         orphans: list[psutil.Process] = psutil.wait_procs(self.processes(), timeout=grace)[1]
