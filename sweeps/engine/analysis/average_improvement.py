@@ -4,21 +4,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-OBJECTIVE = "dev/avg"
-"""AVG as what a search is for: of the dev replies, relative to the sweep's base."""
-METRICS = (
-    "f1",
-    "bleu",
-    "rouge_1",
-    "rouge_2",
-    "rouge_l",
-    "bert_f1",
-    "bert_precision",
-    "bert_recall",
-    "dist_1",
-    "dist_2",
-)
-"""Of Table 1, in its order."""
+from sweeps.engine.design import metrics as registry
+
 CAVEAT = (
     "AVG weighs a metric by how small it is at the baseline. Of the 26.62% that Table 1 gives Llama2-7B, 18.0 points "
     "are DIST-1 and DIST-2, which fall with length and have the human replies' value as their target, not the maximum; "
@@ -60,7 +47,7 @@ def improvement(
         split: whose metrics are read, `test` or `dev`.
     """
     found = {}
-    for name in METRICS:
+    for name in registry.TABLE_1:
         value, base = metrics.get(f"{split}/{name}"), baseline.get(f"{split}/{name}")
         if value is not None and base is not None and math.isfinite(value) and 0 < base < math.inf:
             found[name] = 100 * (value - base) / base

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from sweeps.engine.analysis import example_noise, stats
 from sweeps.engine.analysis.stats import Interval
-from sweeps.engine.design.designs import Cell, is_lower_better, label
+from sweeps.engine.design import metrics
+from sweeps.engine.design.designs import Cell, label
 from sweeps.engine.plan.plan import Plan, Trial
 from sweeps.engine.store.trial_folder import PREDICTIONS, TrialResult
 
@@ -168,7 +169,7 @@ def refusals(summary: CellSummary, baseline: CellSummary, metric: str) -> dict[s
         found["failed seeds"] = "; ".join(f"{one.label}: {', '.join(one.problems)}" for one in broken)
     if not (_common(summary, baseline, metric) and all(is_number(one) for one in _values(summary, baseline, metric))):
         found["no value"] = "no value to compare"
-    if "dist_" in metric and _num_responses(summary) != _num_responses(baseline):
+    if metrics.of(metric).needs_equal_n and _num_responses(summary) != _num_responses(baseline):
         found["replies"] = "scored on another number of replies"
     if {"in_context"}.isdisjoint({summary.trials[0].config.method, baseline.trials[0].config.method}):
         budgets = [_budget(one) for one in (summary, baseline)]
@@ -242,14 +243,7 @@ def _values(summary: CellSummary, baseline: CellSummary, metric: str) -> list[fl
 def _goodness(summary: CellSummary, metric: str, values: Sequence[float]) -> list[float]:
     """Values as numbers of which the higher is the better."""
     human = summary.mean(metric.replace("test/", "human/"))
-    return [-badness(value, metric, human) for value in values]
-
-
-def badness(value: float, metric: str, human: float | None) -> float:
-    """A value as a number of which the lower is the better; of DIST, its distance from the human replies'."""
-    if "dist_" in metric and human is not None:
-        return abs(value - human)
-    return value if is_lower_better(metric) else -value
+    return [-metrics.badness(metric, value, human=human) for value in values]
 
 
 def _budget(summary: CellSummary) -> str:

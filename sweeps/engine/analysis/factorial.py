@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from sweeps.engine.analysis import stats
 from sweeps.engine.analysis.cells import CellSummary, is_number
 from sweeps.engine.analysis.stats import PairedDelta
+from sweeps.engine.design import metrics
 from sweeps.engine.design.designs import component
-from sweeps.engine.report.main_tables import Entry, Row, Table, decimals_of, interval_text, number
+from sweeps.engine.report.main_tables import Entry, Row, Table, interval_text, number
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def factorial_effects(summaries: Sequence[CellSummary], metric: str) -> list[Eff
 
 def effects_table(effects: Sequence[Effect], metric: str) -> Table:
     """One row an effect."""
-    decimals = decimals_of(metric)
+    decimals = metrics.of(metric).decimals
     rows = [
         Row(
             effect.label,

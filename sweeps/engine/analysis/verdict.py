@@ -2,29 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
-from sweeps.engine.analysis.cells import CellSummary, Comparison, badness, compare, is_number, summarise
+from sweeps.engine.analysis.cells import CellSummary, Comparison, compare, is_number, summarise
 from sweeps.engine.analysis.stats import LEVEL, Interval, equivalence_p, power
-from sweeps.engine.design.designs import is_lower_better
+from sweeps.engine.design import metrics
 from sweeps.engine.plan.plan import Plan
 from sweeps.engine.store.trial_folder import TrialResult
-
-NAMES = {
-    "test/nll": "test NLL",
-    "test/oracle_nll": "test NLL under the least-NLL prompt",
-    "dev/nll": "dev NLL",
-    "test/f1": "F1",
-    "test/bleu": "BLEU",
-    "test/rouge_1": "ROUGE-1",
-    "test/rouge_2": "ROUGE-2",
-    "test/rouge_l": "ROUGE-L",
-    "test/bert_f1": "BERT F1",
-    "test/bert_precision": "BERT P",
-    "test/bert_recall": "BERT R",
-    "test/dist_1": "DIST-1",
-    "test/dist_2": "DIST-2",
-    "test/dist_avg": "DIST_AVG",
-}
-"""How metrics are called in tables and sentences; others go by their own name."""
 
 
 def verdict(plan: Plan, results: Mapping[str, TrialResult]) -> str:
@@ -54,7 +36,7 @@ def judge(plan: Plan, summaries: Sequence[CellSummary], comparisons: Sequence[Co
 
 def _verdict(plan: Plan, summaries: Sequence[CellSummary], comparisons: Sequence[Comparison]) -> str:
     metric = plan.sweep.primary_metric
-    name = NAMES.get(metric, metric)
+    name = metrics.title(metric)
     attainable = f"the smallest attainable p is {plan.smallest_p:.2g}"
     baseline = next(summary for summary in summaries if summary.is_baseline)
     if not is_number(baseline.mean(metric)):
@@ -92,11 +74,6 @@ def _verdict(plan: Plan, summaries: Sequence[CellSummary], comparisons: Sequence
     )
 
 
-def margin(metric: str, baseline_mean: float) -> float:
-    """The largest difference from the baseline that does not matter: 0.01 nats of an NLL, else 2% of the baseline."""
-    return 0.01 if metric.endswith("nll") else 0.02 * abs(baseline_mean)
-
-
 def _power(best: Comparison, baseline: CellSummary) -> str:
     """What these seeds could have found, and whether they show that there is nothing to find."""
     differences = list(best.by_seed.values())
@@ -113,7 +90,7 @@ def _power(best: Comparison, baseline: CellSummary) -> str:
         )
     at_baseline = baseline.mean(best.metric)
     if best.p_holm > LEVEL and at_baseline:
-        within = margin(best.metric, at_baseline)
+        within = metrics.margin(best.metric, at_baseline)
         p = equivalence_p(differences, within)
         shown = f"is shown by two one-sided tests (p = {p:.2g})" if p <= LEVEL else f"is not shown (p = {p:.2g})"
         sentences.append(f"Equality to within {within:.3g} {shown}.")
@@ -122,7 +99,7 @@ def _power(best: Comparison, baseline: CellSummary) -> str:
 
 def _finding(best: Comparison, baseline: CellSummary) -> str:
     metric = best.metric
-    name, direction = NAMES.get(metric, metric), _direction(metric)
+    name, direction = metrics.title(metric), metrics.direction(metric)
     value, at_baseline = best.summary.mean(metric), baseline.mean(metric)
     if _rank(best.summary, metric) < _rank(baseline, metric):
         return (
@@ -139,13 +116,7 @@ def _rank(summary: CellSummary, metric: str) -> float:
     """Lower is better: the value, its negative, or for DIST its distance from the human replies'."""
     value = summary.mean(metric)
     assert value is not None
-    return badness(value, metric, summary.mean(metric.replace("test/", "human/")))
-
-
-def _direction(metric: str) -> str:
-    if "dist_" in metric:
-        return "nearer to the human replies is better"
-    return "lower is better" if is_lower_better(metric) else "higher is better"
+    return metrics.badness(metric, value, human=summary.mean(metric.replace("test/", "human/")))
 
 
 def _span(interval: Interval) -> str:

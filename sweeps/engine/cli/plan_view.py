@@ -8,11 +8,10 @@ from typing import Any
 from rich.console import Console
 
 from sweeps.engine.analysis.average_improvement import CAVEAT
-from sweeps.engine.analysis.average_improvement import OBJECTIVE as AVERAGE
 from sweeps.engine.design.designs import label
+from sweeps.engine.design.metrics import DEV_AVG, DEV_NLL
 from sweeps.engine.plan.estimate import Estimate
 from sweeps.engine.plan.plan import AWAITS_TUNING, SEARCH_SEED, Plan, Trial
-from sweeps.engine.plan.tuning import METRIC
 
 
 def plan_document(plan: Plan, *, found: Collection[str], estimate: Estimate) -> dict[str, Any]:
@@ -37,7 +36,7 @@ def plan_document(plan: Plan, *, found: Collection[str], estimate: Estimate) -> 
     }
     if plan.tuning is not None:
         document["tuning"] = {
-            "metric": METRIC,
+            "metric": DEV_NLL,
             "seed": SEARCH_SEED,
             "levels": {path: list(levels) for path, levels in plan.tuning.factors.items()},
             "chosen": [choice.levels for choice in plan.choices],
@@ -139,7 +138,7 @@ def _search_lines(plan: Plan, *, everything: bool) -> list[str]:
         for path, distribution in design.space.items():
             given = f"  if {' and '.join(design.only_if[path])}" if path in design.only_if else ""
             lines.append(f"  {path:<32} {distribution}{given}")
-    return lines + ([f"  {CAVEAT}"] if AVERAGE in design.objectives else [])
+    return lines + ([f"  {CAVEAT}"] if DEV_AVG in design.objectives else [])
 
 
 def _tuning_lines(plan: Plan, found: Collection[str], *, everything: bool) -> list[str]:
@@ -149,7 +148,7 @@ def _tuning_lines(plan: Plan, found: Collection[str], *, everything: bool) -> li
     finished = sum(key in found for key in trials)
     levels = "; ".join(f"{path} in {', '.join(map(str, values))}" for path, values in tuning.factors.items())
     lines = [
-        f"{plan.sweep_id}: first {len(trials)} trials that retune {levels} within each cell, by {METRIC} on seed "
+        f"{plan.sweep_id}: first {len(trials)} trials that retune {levels} within each cell, by {DEV_NLL} on seed "
         f"{SEARCH_SEED}; {finished} finished before, {len(trials) - finished} to run"
     ]
     if everything:

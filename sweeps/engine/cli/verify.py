@@ -148,7 +148,9 @@ def _print_verdict(console: Console, verdict: "Verdict") -> None:
 def _is_main(row: "Row", verdict: "Verdict") -> bool:
     if not verdict.exact:
         return row.tolerance is not None
-    return row.name in {"dev/nll", "test/nll", "test/f1", "test/bleu", "test/rouge_l", "test/dist_avg", "dev/f1"}
+    from sweeps.engine.verify.compare import is_main
+
+    return is_main(row.name)
 
 
 def _sentence(verdict: "Verdict") -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from spt_core.config import TrialConfig
+from sweeps.engine.design import metrics
 
 Cell = dict[str, Any]
 """One combination of factor levels: dotted config path to value."""
@@ -201,11 +202,6 @@ class Retune:
         return _combinations(self.factors)
 
 
-def is_lower_better(metric: str) -> bool:
-    """Whether a metric improves downwards: an NLL, or a distance from the human replies."""
-    return metric.endswith(("nll", "_gap"))
-
-
 OVERLOOKED = ("budget", "failed seeds")
 """What a sweep can be told to compare cells in spite of."""
 
@@ -239,7 +235,7 @@ class Sweep:
     seeds: int = 1
     paper: TrialConfig | None = None
     demo: Design | None = None
-    primary_metric: str = "test/nll"
+    primary_metric: str = metrics.TEST_NLL
     retune: Retune | None = None
     despite: tuple[str, ...] = ()
     question: str = field(default="", compare=False)
@@ -249,6 +245,7 @@ class Sweep:
             raise ValueError(f"Sweep name = {self.name!r}: use lower-case letters, digits and underscores")
         if self.seeds < 1:
             raise ValueError(f"Sweep {self.name}: seeds = {self.seeds}: it should be at least 1")
+        metrics.refuse_unknown(self.primary_metric, f"Sweep {self.name}: primary_metric")
         for kind in set(self.despite) - set(OVERLOOKED):
             raise ValueError(f"Sweep {self.name}: despite {kind!r}: it should be one of {', '.join(OVERLOOKED)}")
         for design in filter(None, (self.design, self.demo)):

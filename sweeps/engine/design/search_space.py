@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from sweeps.engine.design.designs import Case, Cell, is_lower_better
+from sweeps.engine.design import metrics
+from sweeps.engine.design.designs import Case, Cell
 
 if TYPE_CHECKING:  # optuna takes a third of a second to import, which a sweep without a search need not wait for
     from optuna.distributions import BaseDistribution
@@ -52,7 +53,7 @@ class Search:
 
     space: Mapping[str, "BaseDistribution"]
     only_if: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    objectives: tuple[str, ...] = ("dev/nll",)
+    objectives: tuple[str, ...] = (metrics.DEV_NLL,)
     num_trials: int = 100
     sampler: Literal["tpe", "random"] = "tpe"
     pruner: Asha | None = field(default_factory=Asha)
@@ -68,11 +69,7 @@ class Search:
         if not self.objectives:
             raise ValueError("Search has no objectives: name at least one, for example 'dev/nll'")
         for objective in self.objectives:
-            if not objective.startswith("dev/"):
-                raise ValueError(
-                    f"Search objective {objective!r}: a search reads dev alone; name a dev metric, such as 'dev/nll' "
-                    "or 'dev/f1'"
-                )
+            metrics.refuse_unknown(objective, "Search objective (a search reads dev alone)", splits=("dev",))
         order = list(self.space)
         for path, conditions in self.only_if.items():
             for condition in conditions:
@@ -84,12 +81,12 @@ class Search:
     @property
     def directions(self) -> list[str]:
         """`minimize` or `maximize`, one an objective."""
-        return ["minimize" if is_lower_better(name) else "maximize" for name in self.objectives]
+        return ["minimize" if metrics.is_lower_better(name) else "maximize" for name in self.objectives]
 
     @property
     def split(self) -> Literal["dev", "none"]:
         """What a trial of the search decodes: nothing where the objective is known from training."""
-        return "none" if self.objectives == ("dev/nll",) else "dev"
+        return "none" if self.objectives == (metrics.DEV_NLL,) else "dev"
 
     def cells(self) -> list[Cell]:
         """What is known before the search: the base, which the best of it are compared with."""

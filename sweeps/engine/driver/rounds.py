@@ -8,13 +8,14 @@ from sweeps.engine.cluster import nodes
 from sweeps.engine.cluster.ray_runtime import ray_runtime
 from sweeps.engine.cluster.resources import Resources, refuse_impossible
 from sweeps.engine.design.designs import factors
+from sweeps.engine.design.metrics import DEV_NLL
 from sweeps.engine.plan.plan import Plan, Trial
 from sweeps.engine.search.budget import Budget
 from sweeps.engine.store import provenance
 from sweeps.engine.store.layout import Places, result_of
 from sweeps.engine.store.ledger import Entry, Ledger
 from sweeps.engine.worker.retry_policy import MOST_LOSSES
-from sweeps.engine.worker.supervisor import OBJECTIVE, PERCENT, Job, supervise
+from sweeps.engine.worker.supervisor import PERCENT, Job, supervise
 
 if TYPE_CHECKING:
     from sweeps.engine.report.search_results import Explored
@@ -85,7 +86,7 @@ class Rounds:
             study,
             of.values(),
             pending,
-            metric=OBJECTIVE,
+            metric=DEV_NLL,
             storage=self._places.studies,
             ledger=self._ledger,
             owner=self._owner,
@@ -123,7 +124,7 @@ class Rounds:
             if design.pruner is not None:
                 scheduler = ASHAScheduler(
                     time_attr=PERCENT,
-                    metric=OBJECTIVE,
+                    metric=DEV_NLL,
                     mode="min",
                     max_t=99,  # no rung at the end: a trial that is trained is scored
                     grace_period=design.pruner.grace_percent,

@@ -13,7 +13,7 @@ from spt_core.config import TrialConfig
 from spt_core.recipes import PAPER_BERT_ENCODER, RECIPES
 from sweeps.engine.analysis import stats
 from sweeps.engine.analysis.cells import CellSummary, is_number
-from sweeps.engine.analysis.verdict import NAMES
+from sweeps.engine.design import metrics
 from sweeps.engine.paper import published as paper
 from sweeps.engine.paper.published import Published
 from sweeps.engine.plan.plan import Plan
@@ -47,7 +47,7 @@ class Beside:
         """Our means with the published values below them, and the difference where the conditions are the paper's."""
         rows = [self._row(row, self.ours.get(row), row) for row in self.published.rows]
         rows += [self._row(label, cell, None) for label, cell in self.further.items()]
-        return Table("", tuple(map(_name, self.published.metrics)), tuple(rows))
+        return Table("", tuple(map(metrics.title, self.published.metrics)), tuple(rows))
 
     def effects(self) -> Table:
         """Change from the reference row, in percent of it: ours with a 95% interval over seeds, the paper's below."""
@@ -57,7 +57,7 @@ class Beside:
             for label in (*self.published.rows, *self.further)
             if label != reference and (label in self.ours or label in self.further)
         ]
-        return Table(f"against {reference}", tuple(map(_name, self.published.metrics)), tuple(rows))
+        return Table(f"against {reference}", tuple(map(metrics.title, self.published.metrics)), tuple(rows))
 
     def document(self) -> dict[str, Any]:
         """The table for programs: the published values and effects, ours, and in what the conditions differ."""
@@ -202,7 +202,3 @@ def beside(
             if summary.label in rows:
                 ours.setdefault(rows[summary.label], summary)
     return Beside(published, ours, further or {})
-
-
-def _name(metric: str) -> str:
-    return NAMES.get(metric, metric.rsplit("/", 1)[-1].replace("_", " "))

@@ -19,13 +19,13 @@ from typing import Literal
 
 from sweeps.engine.analysis import stats
 from sweeps.engine.analysis.cells import CellSummary, is_number
-from sweeps.engine.analysis.verdict import NAMES, margin
+from sweeps.engine.design import metrics
 from sweeps.engine.paper import published, usage_by_turn
 from sweeps.engine.paper.beside import model_of
 from sweeps.engine.paper.overlap import equal_length_persona_bleu
 from sweeps.engine.paper.published import CLAIMS, DIST_AVG, Claim
 from sweeps.engine.plan.plan import Plan
-from sweeps.engine.report.main_tables import Entry, Row, Table, decimals_of, interval_text, number
+from sweeps.engine.report.main_tables import Entry, Row, Table, interval_text, number
 
 State = Literal["supported", "contradicted", "undecided"]
 LEAST_SEEDS = 3
@@ -202,17 +202,17 @@ Cells = Mapping[str, CellSummary]
 
 def _difference(cells: Cells, better: str, worse: str, metric: str, *, rises: bool = True) -> Part:
     """That one cell has more of a metric than another, or less where it does not rise."""
-    label = f"{NAMES.get(metric, metric.rsplit('/', 1)[-1])}, {better} {'over' if rises else 'under'} {worse}"
+    label = f"{metrics.title(metric)}, {better} {'over' if rises else 'under'} {worse}"
     at_worse = cells[worse].mean(metric) if worse in cells else None
     if better not in cells or not is_number(cells[better].mean(metric)) or not is_number(at_worse):
         return Part(label, (), 1.0)
     first, second = cells[better].by_seed(metric), cells[worse].by_seed(metric)
     same_n = cells[better].mean("test/num_responses") == cells[worse].mean("test/num_responses")
-    if first.keys() != second.keys() or ("dist_" in metric and not same_n):
+    if first.keys() != second.keys() or (metrics.of(metric).needs_equal_n and not same_n):
         return Part(label, (), 1.0)
     sign = 1 if rises else -1
     differences = tuple(sign * (first[seed] - second[seed]) for seed in first)
-    return Part(label, differences, margin(metric, at_worse) or 1e-9, decimals_of(metric))
+    return Part(label, differences, metrics.margin(metric, at_worse) or 1e-9, metrics.of(metric).decimals)
 
 
 def _per_seed(label: str, values: Sequence[float], allowed: float) -> Part:

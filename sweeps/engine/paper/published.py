@@ -8,6 +8,8 @@ what the paper's numbers say of each other is in the tests.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from sweeps.engine.design.metrics import TABLE_1
+
 F1, BLEU = "test/f1", "test/bleu"
 ROUGE_1, ROUGE_2, ROUGE_L = "test/rouge_1", "test/rouge_2", "test/rouge_l"
 BERT_F1, BERT_PRECISION, BERT_RECALL = "test/bert_f1", "test/bert_precision", "test/bert_recall"
@@ -17,7 +19,7 @@ PERSONA = ("test/persona_bleu", *(f"test/persona_bleu_{n}" for n in (1, 2, 3, 4)
 HUMAN = ("human/persona_consistency", "human/dialogue_consistency", "human/engagingness")
 """What raters scored 0, 1 or 2."""
 
-ALL = (F1, BLEU, ROUGE_1, ROUGE_2, ROUGE_L, BERT_F1, BERT_PRECISION, BERT_RECALL, DIST_1, DIST_2)
+ALL = tuple(f"test/{name}" for name in TABLE_1)
 """The ten metrics of Tables 1 and 8; AVG is over these."""
 FIVE = (F1, BLEU, ROUGE_L, BERT_F1, DIST_AVG)
 """The five of Tables 2 to 4."""

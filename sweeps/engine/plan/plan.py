@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from spt_core import NUMERICS_VERSION, backbone, conversations, weights
 from spt_core.config import TrialConfig
 from spt_core.fields import BackboneConfig, DataConfig
+from sweeps.engine.design import metrics
 from sweeps.engine.design.designs import Case, Cell, Retune, Sweep, label
 from sweeps.engine.design.scales import at_scale
 from sweeps.engine.design.search_space import Search
@@ -232,11 +233,16 @@ def expand(
     base = base.override(settings)
     each_seed = tuple(range(seeds or default_seeds))
     trials = _trials(base, cells, each_seed, device_type)
+    for trial in trials[:: len(each_seed)]:
+        metrics.refuse_unmeasured(sweep.primary_metric, trial.config, f"Sweep {sweep.name}: primary_metric")
     if isinstance(design, Search):
         if sweep.retune is not None:
             raise ValueError(f"Sweep {sweep.name}: a search has no cells to retune in; put the factors into its space")
         _check_space(base, design.space)
-        return Plan(sweep, scale, cells, each_seed, tuple(trials), Exploration(design, base, device_type))
+        exploration = Exploration(design, base, device_type)
+        for objective in design.objectives:
+            metrics.refuse_unmeasured(objective, exploration.trial({}).config, "Search objective")
+        return Plan(sweep, scale, cells, each_seed, tuple(trials), exploration)
     if sweep.retune is None:
         return Plan(sweep, scale, cells, each_seed, tuple(trials))
     attempts = tuple(_attempts(base, cell, sweep.retune, device_type) for cell in cells)

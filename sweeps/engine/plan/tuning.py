@@ -5,12 +5,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sweeps.engine.design.designs import Cell, label
+from sweeps.engine.design.metrics import DEV_NLL
 
 if TYPE_CHECKING:
     from sweeps.engine.plan.plan import Trial
-
-METRIC = "dev/nll"
-"""What the best levels of a cell are those of least of."""
 
 
 class Ended(Protocol):
@@ -110,7 +108,7 @@ class Tried:
         """From what the ledger holds of it."""
         if entry is None:
             return cls(attempt.levels, attempt.trial.key, "not run", None, None)
-        return cls(attempt.levels, attempt.trial.key, entry.state, entry.metrics.get(METRIC), entry.error)
+        return cls(attempt.levels, attempt.trial.key, entry.state, entry.metrics.get(DEV_NLL), entry.error)
 
 
 @dataclass(frozen=True)

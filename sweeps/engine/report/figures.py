@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from sweeps.engine.analysis.cells import CellSummary, Comparison, is_number, read_columns
 from sweeps.engine.analysis.stats import Interval
-from sweeps.engine.report.main_tables import decimals_of, number
+from sweeps.engine.design import metrics
+from sweeps.engine.report.main_tables import number
 from sweeps.engine.store.trial_folder import HISTORY
 
 WIDTH = 520
@@ -117,7 +118,7 @@ def values_plot(summaries: Sequence[CellSummary], metric: str, title: str) -> Do
     """Every seed's value of a metric, by cell, with the baseline's mean as the reference."""
     baseline = next(summary for summary in summaries if summary.is_baseline)
     rows = [(list(summary.by_seed(metric).items()), summary.interval(metric)) for summary in summaries]
-    return _dot_plot(summaries, rows, title, decimals_of(metric), reference=baseline.mean(metric))
+    return _dot_plot(summaries, rows, title, metrics.of(metric).decimals, reference=baseline.mean(metric))
 
 
 def differences_plot(
@@ -129,7 +130,7 @@ def differences_plot(
     for summary in summaries:
         comparison = by_cell.get(id(summary))
         rows.append((list(comparison.by_seed.items()), comparison.delta) if comparison else ([], None))
-    return _dot_plot(summaries, rows, title, decimals_of(metric), reference=0.0) if comparisons else None
+    return _dot_plot(summaries, rows, title, metrics.of(metric).decimals, reference=0.0) if comparisons else None
 
 
 def _dot_plot(

@@ -5,13 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from sweeps.engine.analysis.cells import CellSummary, Comparison, is_number, refusals
-from sweeps.engine.analysis.verdict import NAMES
+from sweeps.engine.design import metrics
 from sweeps.engine.plan.plan import Plan
 
 ABSENT = "-"
 BASELINE = "baseline"
-MAIN_METRICS = ("test/nll", "test/f1", "test/bleu", "test/rouge_l", "test/dist_avg", "test/bert_f1")
-"""Metrics in which every cell is compared with the baseline, beside the sweep's primary one."""
 
 
 @dataclass(frozen=True)
@@ -75,11 +73,6 @@ def number(value: float | None, decimals: int, *, sign: bool = False) -> str:
     return format(value, f"{'+' if sign else ''},.{decimals}f") if math.isfinite(value) else str(value)
 
 
-def decimals_of(metric: str) -> int:
-    """How many decimals a metric is shown with."""
-    return 3 if metric.endswith(("nll", "nll_start", "entropy")) else 2
-
-
 def interval_text(low: float, high: float, decimals: int, *, sign: bool = False) -> str:
     """`[low, high]`, or nothing where there is no interval."""
     if not (is_number(low) and is_number(high)):
@@ -103,7 +96,7 @@ def main_table(plan: Plan, summaries: Sequence[CellSummary]) -> Table:
     }
     primary = plan.sweep.primary_metric
     if primary not in {"test/nll", "dev/nll", "test/f1", "test/bleu", "test/rouge_l", "test/dist_avg"}:
-        columns = {NAMES.get(primary, primary): _metric(primary, with_interval=True), **columns}
+        columns = {metrics.title(primary): _metric(primary, with_interval=True), **columns}
     rows = [_row(summary, list(columns.values())) for summary in summaries]
     return Table("cell", tuple(columns), (*rows, *_human_rows(summaries, list(columns))))
 
@@ -162,7 +155,7 @@ def further_tables(summaries: Sequence[CellSummary]) -> dict[str, Table]:
 def seeds_table(summaries: Sequence[CellSummary], comparisons: Sequence[Comparison], metric: str) -> Table:
     """Every seed of a metric, its mean, and the paired difference from the baseline."""
     seeds = [trial.seed for trial in summaries[0].trials]
-    decimals = decimals_of(metric)
+    decimals = metrics.of(metric).decimals
     by_cell = {id(comparison.summary): comparison for comparison in comparisons}
     baseline = next(summary for summary in summaries if summary.is_baseline)
     is_tested = len(seeds) > 1 or any(is_number(comparison.p) and comparison.p < 1 for comparison in comparisons)
@@ -221,7 +214,7 @@ def _row(
 
 
 def _metric(metric: str, decimals: int | None = None, *, with_interval: bool = False) -> Callable[[CellSummary], Entry]:
-    places = decimals_of(metric) if decimals is None else decimals
+    places = metrics.of(metric).decimals if decimals is None else decimals
 
     def entry(summary: CellSummary) -> Entry:
         interval = summary.interval(metric)

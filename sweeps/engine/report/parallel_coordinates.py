@@ -8,9 +8,10 @@ from typing import Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial
 
+from sweeps.engine.design import metrics
 from sweeps.engine.design.search_space import Search
 from sweeps.engine.report.figures import WIDTH, Tick
-from sweeps.engine.report.main_tables import decimals_of, number
+from sweeps.engine.report.main_tables import number
 
 _ROW, _TOP, _RIGHT, _ABSENT, _CHARACTER = 38, 22, 24, 56, 7.6
 
@@ -110,7 +111,7 @@ def _of_parameter(distribution: BaseDistribution) -> tuple[Place, tuple[Tick, ..
 
 
 def _of_objective(values: Sequence[float], name: str) -> tuple[Place, tuple[Tick, ...]]:
-    return _between(min(values), max(values), float, lambda value: number(value, decimals_of(name)))
+    return _between(min(values), max(values), float, lambda value: number(value, metrics.of(name).decimals))
 
 
 def _between(

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from sweeps.engine.design.designs import label
+from sweeps.engine.design.metrics import DEV_NLL
 from sweeps.engine.plan.plan import SEARCH_SEED, Plan
-from sweeps.engine.plan.tuning import METRIC, Choice, Tried
+from sweeps.engine.plan.tuning import Choice, Tried
 from sweeps.engine.report.main_tables import ABSENT, Entry, Row, Table, number
 from sweeps.engine.store.trial_folder import TrialResult
 
@@ -38,7 +39,7 @@ def retuned_document(plan: Plan, results: Mapping[str, TrialResult]) -> dict[str
     if plan.tuning is None or plan.sweep.retune is None:
         return None
     return {
-        "metric": METRIC,
+        "metric": DEV_NLL,
         "seed": SEARCH_SEED,
         "trials_a_cell": len(plan.sweep.retune.combinations()),
         "levels": {path: list(levels) for path, levels in plan.tuning.factors.items()},

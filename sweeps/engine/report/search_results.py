@@ -9,10 +9,11 @@ import optuna
 from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
+from sweeps.engine.design import metrics
 from sweeps.engine.design.search_space import Search
 from sweeps.engine.plan.plan import Exploration
 from sweeps.engine.report.figures import WIDTH, Tick, axis
-from sweeps.engine.report.main_tables import ABSENT, Entry, Row, Table, decimals_of, number
+from sweeps.engine.report.main_tables import ABSENT, Entry, Row, Table, number
 from sweeps.engine.report.parallel_coordinates import Coordinates, coordinates, text_of
 from sweeps.engine.search.study import ERROR, KEY, pareto_front, ranked
 
@@ -155,12 +156,12 @@ class Explored:
 
 def _values(one: FrozenTrial, design: Search) -> str:
     named = zip(design.objectives, one.values, strict=True)
-    values = ", ".join(f"{name} {number(value, decimals_of(name))}" for name, value in named)
+    values = ", ".join(f"{name} {number(value, metrics.of(name).decimals)}" for name, value in named)
     return f"{one.user_attrs[KEY][:8]}: {values}"
 
 
 def _entry(value: float, metric: str) -> Entry:
-    return Entry(number(value, decimals_of(metric)), value=value)
+    return Entry(number(value, metrics.of(metric).decimals), value=value)
 
 
 def _level(one: FrozenTrial, path: str) -> Entry:

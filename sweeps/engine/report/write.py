@@ -48,7 +48,8 @@ from markupsafe import Markup
 from spt_core.config import flatten
 from sweeps.engine.analysis.cells import CellSummary, Comparison, compare, describe_problem, summarise
 from sweeps.engine.analysis.factorial import effects_table, factorial_effects
-from sweeps.engine.analysis.verdict import NAMES, judge, verdict
+from sweeps.engine.analysis.verdict import judge, verdict
+from sweeps.engine.design import metrics as registry
 from sweeps.engine.design.designs import label
 from sweeps.engine.paper.beside import beside, tables_of
 from sweeps.engine.plan.plan import Plan, Trial
@@ -57,7 +58,6 @@ from sweeps.engine.report.equal_compute import at_equal_compute
 from sweeps.engine.report.improvement_table import HEADING as GAINS_HEADING
 from sweeps.engine.report.improvement_table import improvement_table
 from sweeps.engine.report.latex import latex
-from sweeps.engine.report.main_tables import MAIN_METRICS
 from sweeps.engine.report.retuned import HEADING as RETUNED_HEADING
 from sweeps.engine.report.retuned import retuned_document, retuned_table
 from sweeps.engine.report.terminal import terminal_table
@@ -125,7 +125,7 @@ class _Report:
         self.facts = {name: _without_credentials(fact) for name, fact in facts.items()}
         self.summaries = summarise(plan, results)
         self.effects = factorial_effects(self.summaries, plan.sweep.primary_metric)
-        metrics = dict.fromkeys([plan.sweep.primary_metric, *MAIN_METRICS])
+        metrics = dict.fromkeys([plan.sweep.primary_metric, *registry.COMPARED])
         compared = {metric: compare(self.summaries, metric, despite=plan.sweep.despite) for metric in metrics}
         self.comparisons = {metric: found for metric, found in compared.items() if found}
         self.verdict = judge(plan, self.summaries, compared[plan.sweep.primary_metric])
@@ -208,11 +208,9 @@ class _Report:
             main_tables.escape(self.prediction),
             f"**{main_tables.escape(self.verdict)}**",
             main_tables.markdown(self.main_table),
-            f"## Differences from the baseline: {main_tables.escape(NAMES.get(primary, primary))}",
+            f"## Differences from the baseline: {main_tables.escape(registry.title(primary))}",
             main_tables.markdown(main_tables.seeds_table(self.summaries, self.comparisons.get(primary, []), primary)),
-            f"## Main effects and interactions: {main_tables.escape(NAMES.get(primary, primary))}"
-            if self.effects
-            else "",
+            f"## Main effects and interactions: {main_tables.escape(registry.title(primary))}" if self.effects else "",
             main_tables.markdown(effects_table(self.effects, primary)) if self.effects else "",
             *(
                 f"## {heading}\n\n{main_tables.markdown(of)}"
@@ -242,7 +240,7 @@ class _Report:
 
     def html(self) -> str:
         primary = self.plan.sweep.primary_metric
-        name = NAMES.get(primary, primary)
+        name = registry.title(primary)
         of_primary = self.comparisons.get(primary, [])
         style, script = ((_HERE / file).read_text(encoding="utf-8") for file in ("report.css", "report.js"))
         environment = jinja2.Environment(
@@ -263,7 +261,7 @@ class _Report:
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
             main=self.main_table,
             seeds=[
-                (NAMES.get(one, one), main_tables.seeds_table(self.summaries, self.comparisons.get(one, []), one))
+                (registry.title(one), main_tables.seeds_table(self.summaries, self.comparisons.get(one, []), one))
                 for one in dict.fromkeys([primary, *self.comparisons])
             ],
             further=self.further_tables,

@@ -15,9 +15,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from ray.tune.search import Searcher
 
-from sweeps.engine.analysis.average_improvement import OBJECTIVE as AVERAGE
 from sweeps.engine.analysis.average_improvement import improvement
 from sweeps.engine.design.designs import factors
+from sweeps.engine.design.metrics import DEV_AVG
 from sweeps.engine.design.search_space import Search
 from sweeps.engine.plan.plan import Plan, Trial
 from sweeps.engine.search.budget import Budget
@@ -209,7 +209,7 @@ class StudySearch(_Source):
 
     def _next(self, trial_id: str) -> dict[str, Any] | str | None:
         """The job of the next proposal that has to run."""
-        if AVERAGE in self._exploration.design.objectives and not self._knows_base():
+        if DEV_AVG in self._exploration.design.objectives and not self._knows_base():
             return self._of_base(trial_id)
         for _ in range(MOST_TWINS):
             if self._failures >= MOST_FAILURES:
@@ -333,7 +333,7 @@ class StudySearch(_Source):
             self.study.tell(asked, state=TrialState.PRUNED)
 
     def _value(self, objective: str, entry: Entry) -> float:
-        if objective != AVERAGE:
+        if objective != DEV_AVG:
             return entry.metrics.get(objective, math.nan)
         assert self._base is not None
         return improvement(entry.metrics, self._base, split="dev").average

@@ -9,6 +9,7 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from sweeps.engine.design import metrics
 from sweeps.engine.tracking.logged_trial import LoggedTrial
 
 NLL_TOLERANCE = 0.02
@@ -19,7 +20,6 @@ DEVIATIONS = 2.0
 """Standard deviations over the seeds of its cell within which a metric is the same."""
 _LEAST_OF_DEFAULT = 0.1
 """Share of the default tolerance that counts as the same however alike the seeds are: two of them may agree by luck."""
-_JUDGED = ("nll", "f1", "bleu", "rouge_l", "bert_f1", "dist_avg")
 _VALUE_MAX = 1.7976931348623157e308
 """What an SQL store of MLflow shows for an infinity."""
 
@@ -120,9 +120,14 @@ def _as_stored(value: float) -> float:
     return math.copysign(_VALUE_MAX, value) if math.isinf(value) else value
 
 
-def _is_judged(name: str, trial: LoggedTrial) -> bool:
+def is_main(name: str) -> bool:
+    """One of the metrics that a trial is judged by, of its dev or its test replies."""
     split, _, metric = name.partition("/")
-    return name == trial.primary_metric or (split in {"dev", "test"} and metric in _JUDGED)
+    return split in {"dev", "test"} and metric in metrics.MAIN
+
+
+def _is_judged(name: str, trial: LoggedTrial) -> bool:
+    return name == trial.primary_metric or is_main(name)
 
 
 def _tolerance(name: str, logged: float, trial: LoggedTrial) -> float | None:

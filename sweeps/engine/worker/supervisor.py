@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from spt_core import config
+from sweeps.engine.design.metrics import DEV_NLL
 from sweeps.engine.store import shared_storage as storage
 from sweeps.engine.store.ledger import Claim, Ledger
 from sweeps.engine.worker import retry_policy
@@ -27,8 +28,6 @@ ELSEWHERE = "elsewhere"
 """Metric that marks a report of a trial that another driver is running."""
 PERCENT = "percent"
 """Metric of a row: the share of the training budget that is spent, by which early stopping compares trials."""
-OBJECTIVE = "dev/nll"
-"""Metric by which early stopping and a study compare trials: never one of test."""
 ROW = "row"
 """All of a row, in a report that has it: see `as_report`."""
 RETRIES = "retries"
@@ -85,7 +84,7 @@ def as_report(row: Mapping[str, float]) -> dict[str, Any]:
 
     Of every number in a report Tune keeps statistics for as long as the driver lives.
     """
-    return {ROW: tuple(row.items()), **{name: row[name] for name in (PERCENT, OBJECTIVE) if name in row}}
+    return {ROW: tuple(row.items()), **{name: row[name] for name in (PERCENT, DEV_NLL) if name in row}}
 
 
 def supervise(values: dict[str, Any], *, code_diff: str) -> None:

@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from sweeps.engine.analysis.average_improvement import METRICS, improvement
+from sweeps.engine.analysis.average_improvement import improvement
+from sweeps.engine.design import metrics
 
 TABLE_1 = {
     "OPT-125M": (
@@ -31,7 +32,7 @@ TABLE_1 = {
 
 
 def row(text: str) -> dict[str, float | None]:
-    return {f"test/{name}": float(value) for name, value in zip(METRICS, text.split(), strict=True)}
+    return {f"test/{name}": float(value) for name, value in zip(metrics.TABLE_1, text.split(), strict=True)}
 
 
 @pytest.mark.parametrize("model", list(TABLE_1))

@@ -24,6 +24,7 @@ from spt_core.config import TrialConfig
 from sweeps.engine.analysis import example_noise, stats
 from sweeps.engine.analysis.cells import compare, summarise
 from sweeps.engine.analysis.stats import paired_delta, t_interval
+from sweeps.engine.design import metrics as registry
 from sweeps.engine.design.designs import Grid, Sweep
 from sweeps.engine.paper import published
 from sweeps.engine.plan.plan import Plan, Trial
@@ -612,7 +613,7 @@ class TestManyTrials:
         monkeypatch.setattr(pq, "ParquetFile", lambda path: (read.append(path.parent.name), original(path))[1])
         made.write()
         uses = Counter(read)
-        covered = sum(metric in example_noise.COVERED for metric in report.MAIN_METRICS)
+        covered = sum(metric in example_noise.COVERED for metric in registry.COMPARED)
         assert {uses[made.trial(k).key] for k in range(2, 13)} == {covered + 2}
         assert (
             uses[made.trial(1).key] == covered + 1
@@ -624,7 +625,7 @@ class TestManyTrials:
         computed: list[Sequence[float]] = []
         monkeypatch.setattr(stats, "t_interval", lambda values: (computed.append(values), t_interval(values))[1])
         made.write()
-        num_deltas = 7 * len(report.MAIN_METRICS)
+        num_deltas = 7 * len(registry.COMPARED)
         num_effects = 7 * len(published.FIVE)
         assert 0 < len(computed) <= 8 * num_metrics + num_deltas + num_effects
 
