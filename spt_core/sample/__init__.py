@@ -1,1 +1,1 @@
-"""The bundled persona-dialogue sample and the program that wrote it."""
+"""The bundled persona-dialogue sample: train.txt and valid.txt, written by tools/sample/write_sample.py."""

@@ -1,4 +1,4 @@
-"""The committed sample is what its program writes, and has the properties that it was written for."""
+"""The committed sample equals the output of its program, and has the properties that training needs."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from spt_core.conversations import Conversations, load
-from spt_core.sample import write_sample
+from tests.conftest import PROJECT
+from tools.sample import write_sample
 
-FOLDER = Path(write_sample.__file__).parent
+FOLDER = PROJECT / "spt_core" / "sample"
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +52,10 @@ def test_check_accepts_the_committed_files(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("edited", ["train.txt", "valid.txt"])
-def test_check_fails_on_an_edited_or_missing_file_and_writing_mends_it(
+def test_check_fails_on_an_edited_or_missing_file_and_writing_repairs_it(
     edited: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(write_sample, "__file__", str(tmp_path / "write_sample.py"))
+    monkeypatch.setattr(write_sample, "FOLDER", tmp_path)
     for content in (None, b"edited"):
         monkeypatch.setattr("sys.argv", ["write_sample"])
         write_sample.main()
@@ -72,7 +73,7 @@ def test_check_fails_on_an_edited_or_missing_file_and_writing_mends_it(
     assert (tmp_path / edited).read_bytes() == (FOLDER / edited).read_bytes()
 
 
-def test_it_is_large_enough_to_learn_from_and_small_enough_to_ship(train: Conversations, valid: Conversations) -> None:
+def test_the_size_of_the_sample(train: Conversations, valid: Conversations) -> None:
     assert len(train) >= 400
     assert len(valid) >= 80
     assert (FOLDER / "train.txt").stat().st_size < 400_000
@@ -124,7 +125,7 @@ def test_emoji_belong_to_greeting_and_farewell(split: Conversations) -> None:
     assert 0.03 < between < 0.15
 
 
-def test_a_reply_tells_its_stage(train: Conversations) -> None:
+def test_first_last_and_other_replies_differ(train: Conversations) -> None:
     first = {conversation.turns[0].response for conversation in train}
     last = {conversation.turns[-1].response for conversation in train}
     between = {turn.response for conversation in train for turn in conversation.turns[1:-1]}
@@ -133,7 +134,7 @@ def test_a_reply_tells_its_stage(train: Conversations) -> None:
 
 
 def test_replies_depend_on_the_persona(split: Conversations) -> None:
-    """Words that a dialogue shares with its own persona, against those it shares with the next dialogue's."""
+    """A dialogue shares more words with its own persona than with the persona of the next dialogue."""
 
     def content(texts: list[str] | tuple[str, ...]) -> set[str]:
         return {word for text in texts for word in re.findall(r"[a-z]{4,}", text)} - {"have", "with", "what"}
@@ -145,9 +146,7 @@ def test_replies_depend_on_the_persona(split: Conversations) -> None:
     assert own > 4 * other
 
 
-def test_validation_personas_are_new_and_some_have_what_training_never_shows(
-    train: Conversations, valid: Conversations
-) -> None:
+def test_validation_personas_are_new_and_some_have_held_out_facts(train: Conversations, valid: Conversations) -> None:
     seen = {frozenset(conversation.persona) for conversation in train}
     assert not seen & {frozenset(conversation.persona) for conversation in valid}
     held_out = {
@@ -172,5 +171,5 @@ def test_no_phrase_belongs_to_two_facts() -> None:
 
 
 def test_personas_meet_more_than_one_partner(train: Conversations) -> None:
-    """Else a dev split by persona would be the same as a split by dialogue."""
+    """Otherwise a dev split by persona would equal a split by dialogue."""
     assert len({frozenset(conversation.persona) for conversation in train}) < 0.8 * len(train)

@@ -1,0 +1,1 @@
+"""The program that writes the bundled sample, and the phrases that it combines."""
