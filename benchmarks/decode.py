@@ -19,7 +19,7 @@ from spt_core import recipes
 from spt_core.batching import Batch, by_length, collate
 from spt_core.build import build
 from spt_core.model import SelectivePromptModel
-from spt_core.training import load_splits
+from spt_core.splits import load_splits
 from spt_core.weights import BUNDLED_SMOLLM2
 
 

@@ -24,7 +24,7 @@ from spt_core import recipes, weights
 from spt_core.batching import collate
 from spt_core.build import build
 from spt_core.gradient import backward
-from spt_core.training import load_splits
+from spt_core.splits import load_splits
 
 LAYOUTS: dict[str, dict[str, Any]] = {
     "K = 1": {"prompts.num_prompts": 1},

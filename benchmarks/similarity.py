@@ -25,8 +25,8 @@ from benchmarks import options
 from spt_core import recipes, weights
 from spt_core.batching import epoch_batches
 from spt_core.metrics import BUNDLED_ENCODER, load_encoder
+from spt_core.splits import load_splits
 from spt_core.text_similarity import clear_caches, similarity_matrix
-from spt_core.training import load_splits
 
 BATCH_SIZES = (4, 16)
 

@@ -36,8 +36,8 @@ from spt_core.cpu import memory
 from spt_core.gradient import backward
 from spt_core.losses import Scores, objective
 from spt_core.model import SelectivePromptModel
+from spt_core.splits import load_splits
 from spt_core.text_similarity import bleu_matrix
-from spt_core.training import load_splits
 from spt_core.weights import BUNDLED_SMOLLM2
 
 RELEASED_LENGTH = 512

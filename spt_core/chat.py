@@ -12,7 +12,7 @@ from spt_core.batching import Example, collate, to_decode, tokenise
 from spt_core.build import build
 from spt_core.checkpoint import load_adapter
 from spt_core.conversations import Conversation, Conversations, Turn
-from spt_core.training import load_splits
+from spt_core.splits import load_splits
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from spt_core.baselines import shown_examples
 from spt_core.batching import Example
 from spt_core.config import TrialConfig
 from spt_core.evaluation import Evaluation, Prediction, summarise
-from spt_core.training import load_splits
+from spt_core.splits import load_splits
 
 CONCURRENT = 8
 """Requests at once."""

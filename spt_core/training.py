@@ -1,111 +1,56 @@
-"""Training, read from top to bottom: data, model, steps, dev, the best adapter."""
+"""Training: the optimisation steps of a trial, its evaluations on dev, its checkpoints, and its best adapter."""
 
-import functools
 import math
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from spt_core import checkpoint, parallel
-from spt_core.baselines import LoraModel, shown_examples, with_preamble
-from spt_core.batching import Batch, Example, collate, epoch_batches, some_dialogues, tokenise
+from spt_core.baselines import LoraModel
+from spt_core.batching import Batch, Example, collate
 from spt_core.build import build
 from spt_core.checkpoint import Progress
 from spt_core.config import TrialConfig
-from spt_core.conversations import Conversations, split_dev
-from spt_core.conversations import load as load_conversations
-from spt_core.cpu import memory
+from spt_core.device import default_device, prepare_process
 from spt_core.diagnostics import describe_prompts, usage
 from spt_core.evaluation import dev_metric, selected_nll, selected_prompts
-from spt_core.fields import DataConfig
 from spt_core.gradient import backward, dev_objective, text_of
 from spt_core.model import SelectivePromptModel
+from spt_core.schedule import batches, evaluates_at, num_steps
+from spt_core.splits import Splits, prepare
 from spt_core.text_similarity import quantile_threshold
 
 MOST_REPORTS = 200
-"""Reports of a training run without an evaluation, at most."""
+"""Most reports of a training run, those with an evaluation not counted."""
 
 
 class Report(Protocol):
-    """Where a run says how it is going: Ray's report in a worker, a bar in a script, a list in a test."""
+    """Receives the metrics and the checkpoints of a run: Ray's report in a worker, a list in a test."""
 
     def __call__(self, metrics: dict[str, float], checkpoint: Path | None) -> None:
-        """Take one row of metrics (always with `step`) and, now and then, a folder to resume from.
+        """Receive one row of metrics (always with `step`) and, after an evaluation, a checkpoint folder.
 
-        The folder is gone after the call: copy what should stay.
+        The folder is deleted after the call, so a receiver copies what it keeps.
         """
 
 
 class NonFiniteLossError(ArithmeticError):
-    """A term of the loss became NaN or infinite; the message says which, when, and on which replies."""
-
-
-@dataclass(frozen=True)
-class Splits:
-    """The examples of a trial: what trains, what chooses the checkpoint, what is read once at the end."""
-
-    train: list[Example]
-    dev: list[Example]
-    test: list[Example]
-
-    def scored(self, split: Literal["test", "dev", "none"]) -> list[Example]:
-        """The examples that `evaluation.split` names."""
-        return {"test": self.test, "dev": self.dev, "none": []}[split]
-
-
-def load_splits(data: DataConfig, tokenizer: Any) -> Splits:
-    """Read, carve and tokenise the data of a trial.
-
-    Raises:
-        ValueError: a source that cannot be read, or a dev split that leaves nothing to train on.
-    """
-    train, dev = split_dev(load_conversations(data.train), num_dialogues=data.dev_dialogues, seed=data.split_seed)
-    of_train, of_dev, of_test = (
-        _tokenised(part, tokenizer, data.max_tokens, data.boundary, data.train_eos)
-        for part in (train, dev, load_conversations(data.test))
-    )
-    return Splits(
-        train=list(of_train),
-        dev=some_dialogues(of_dev, most=data.max_dev_responses, seed=data.split_seed),
-        test=some_dialogues(of_test, most=data.max_test_responses, seed=data.split_seed),
-    )
-
-
-@functools.lru_cache(maxsize=6)
-def _tokenised(
-    conversations: Conversations, tokenizer: Any, max_tokens: int, boundary: str, train_eos: bool
-) -> list[Example]:
-    """Examples by the content of their dialogues: the trials of one process share them."""
-    return tokenise(conversations, tokenizer, max_tokens=max_tokens, boundary=boundary, train_eos=train_eos)
-
-
-def prepare(config: TrialConfig, tokenizer: Any) -> Splits:
-    """The splits as the method reads them: in-context replies stand behind instruction and examples."""
-    splits = load_splits(config.data, tokenizer)
-    if config.method != "in_context":
-        return splits
-    shown = shown_examples(splits.train, num_examples=config.in_context.num_examples, seed=config.seed)
-    dev, test = (
-        with_preamble(examples, shown, config=config.in_context, tokenizer=tokenizer)
-        for examples in (splits.dev, splits.test)
-    )
-    return Splits(splits.train, dev, test)
+    """A term of the loss became NaN or infinite; the message names the term, the step and the replies."""
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A trained model: the best by dev NLL, in place.
+    """A trained model, with the parameters of its best evaluation.
 
     Attributes:
         model: with the best prompts and retriever.
         tokenizer: of its backbone.
-        splits: the data that it saw.
+        splits: the data of the trial.
         metrics: `train/steps`, `train/seconds`, `dev/nll_start`, `dev/nll` (the best), `dev/best_step`, ...
     """
 
@@ -115,11 +60,6 @@ class Fitted:
     metrics: dict[str, float]
 
 
-def default_device() -> str:
-    """`cuda` where there is one, else `cpu`."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 def fit(
     config: TrialConfig,
     *,
@@ -127,24 +67,24 @@ def fit(
     resume_from: Path | None = None,
     device: str | None = None,
 ) -> Fitted:
-    """Train soft prompts and retriever of a config; the same function in a script, a test and a Train worker.
+    """Train the soft prompts and the retriever of a config.
 
-    Every worker of a trial calls it; `torch.distributed`, if initialised, tells how many there are.
+    A script, a test and a Ray Train worker call the same function. Every worker of a trial calls it, and
+    `torch.distributed`, if initialised, gives their number.
 
     Args:
         config: the trial.
-        report: called on every worker alike with a row of metrics, and with a checkpoint after each evaluation.
+        report: called on every worker with a row of metrics, and with a checkpoint after each evaluation.
         resume_from: a checkpoint folder of the same config.
-        device: where to train; a GPU if there is one when None.
+        device: where to train; None means `default_device()`.
 
     Raises:
-        ValueError: the config asks for what cannot be had.
+        ValueError: a model, a data source or a combination of settings that is not available.
         NonFiniteLossError: a loss became NaN or infinite.
     """
     device = device or default_device()
     config = config.canonical().model_copy(update={"compute": config.compute})
-    if device == "cpu":
-        memory.keep_freed()
+    prepare_process(device)
     model, tokenizer = build(config, device=device)
     refuse_workers(config, parallel.world_size())
     splits = prepare(config, tokenizer)
@@ -163,7 +103,7 @@ def fit(
 
 
 class _Run:
-    """One training run: what changes from step to step, in one place."""
+    """One training run and all its state: model, optimizer, gradient scaler, progress and the best adapter so far."""
 
     def __init__(
         self,
@@ -191,16 +131,16 @@ class _Run:
         self.started -= self.progress.seconds
 
     def train(self) -> None:
-        """All steps from where it stands; the best adapter is in the model at the end."""
+        """Run all remaining steps; at the end the model has the parameters of the best adapter."""
         config, progress = self.config, self.progress
         report_every = max(1, self.total_steps // MOST_REPORTS)
         if progress.dev_nll_start is None:
             self._evaluate(self._row({}))
-        for batch_ids in _schedule(config, self.splits.train, start=progress.step, stop=self.total_steps):
+        for batch_ids in batches(config, self.splits.train, start=progress.step, stop=self.total_steps):
             if config.optim.patience is not None and progress.without_better >= config.optim.patience:
                 break
             progress.step += 1
-            evaluates = _evaluates_at(progress.step, config, num_examples=len(self.splits.train), stop=self.total_steps)
+            evaluates = evaluates_at(progress.step, config, num_examples=len(self.splits.train), stop=self.total_steps)
             row = self._row(self._step(batch_ids, with_norms=evaluates))
             if evaluates:
                 self._evaluate(row)
@@ -257,7 +197,7 @@ class _Run:
             self.report({**row, **found, **self._describe()}, Path(folder))
 
     def _describe(self) -> dict[str, float]:
-        """How the prompts stand, and how the choices on dev fall on them where there is a choice."""
+        """Diagnostics of the prompts; with more than one prompt also how often each is selected on dev."""
         found = describe_prompts(self.model)
         if self.model.num_prompts > 1:
             chosen = selected_prompts(self.model, self.splits.dev, batch_size=self.config.scoring.batch_size)
@@ -266,7 +206,7 @@ class _Run:
         return found
 
     def _score_dev(self) -> tuple[float, dict[str, float]]:
-        """What chooses the checkpoint, lower being better, and what is reported of it."""
+        """The criterion that chooses the checkpoint (lower is better), and the dev metrics to report."""
         config, dev = self.config.scoring, self.splits.dev
         nll = selected_nll(self.model, dev, batch_size=config.batch_size)
         if config.select_by == "nll":
@@ -299,10 +239,10 @@ class _Run:
 
 
 def refuse_workers(config: TrialConfig, workers: int) -> None:
-    """Refuse what depends on the number of workers, which is no part of a trial's identity.
+    """Refuse settings whose result would depend on the number of workers, which is not part of a trial's identity.
 
     Raises:
-        ValueError: dropout with more than one.
+        ValueError: dropout with more than one worker.
     """
     if config.backbone.dropout and workers > 1:
         raise ValueError(
@@ -312,7 +252,7 @@ def refuse_workers(config: TrialConfig, workers: int) -> None:
 
 
 def _resolve_gamma(config: TrialConfig, train: list[Example]) -> TrialConfig:
-    """The config with Gamma as a number, where it is a quantile of the training pairs."""
+    """The config with Gamma as a number: a quantile is replaced by its value over pairs of training examples."""
     contrastive = config.losses.contrastive
     if not contrastive.enabled or not isinstance(contrastive.threshold, str):
         return config
@@ -325,44 +265,8 @@ def _resolve_gamma(config: TrialConfig, train: list[Example]) -> TrialConfig:
     return config.override({"losses.contrastive.threshold": gamma})
 
 
-def num_steps(config: TrialConfig, num_examples: int) -> int:
-    """Optimisation steps of a config on so many training examples."""
-    if config.method == "in_context":
-        return 0
-    steps = config.optim.epochs * math.ceil(num_examples / config.optim.batch_size)
-    return min(steps, config.optim.max_steps or steps)
-
-
-def num_evaluations(config: TrialConfig, num_examples: int) -> int:
-    """How often a config scores dev on so many training examples, if it does not stop early."""
-    stop, an_epoch = num_steps(config, num_examples), math.ceil(num_examples / config.optim.batch_size)
-    every = config.evaluation.every_steps or an_epoch
-    on_the_way = stop // every + stop // an_epoch - stop // math.lcm(every, an_epoch)
-    at_the_end = stop > 0 and stop % every > 0 and stop % an_epoch > 0
-    return 1 + on_the_way + at_the_end
-
-
-def _evaluates_at(step: int, config: TrialConfig, *, num_examples: int, stop: int) -> bool:
-    steps_an_epoch = math.ceil(num_examples / config.optim.batch_size)
-    every = config.evaluation.every_steps or steps_an_epoch
-    return step % every == 0 or step % steps_an_epoch == 0 or step == stop
-
-
-def _schedule(config: TrialConfig, examples: list[Example], *, start: int, stop: int) -> Iterator[list[int]]:
-    """The batches from one step to another; which ones depends on the seed alone, wherever it starts."""
-    step = 0
-    for epoch in range(config.optim.epochs):
-        order = epoch if config.optim.order == "each_epoch" else 0
-        for batch in epoch_batches(examples, batch_size=config.optim.batch_size, seed=config.seed, epoch=order):
-            if step >= stop:
-                return
-            if step >= start:
-                yield batch
-            step += 1
-
-
 def _refuse_non_finite(terms: dict[str, float], *, step: int, batch: Batch) -> None:
-    # A gradient norm may overflow in float16: the scaler then skips the step, and nothing is broken.
+    # A gradient norm may overflow in float16. The scaler then skips the step, so that is no error.
     of_terms = {name: value for name, value in terms.items() if name != "total" and "/" not in name}
     broken = [name for name, value in of_terms.items() if not math.isfinite(value)]
     if broken:
@@ -374,7 +278,7 @@ def _refuse_non_finite(terms: dict[str, float], *, step: int, batch: Batch) -> N
 
 
 def _num_trained(model: SelectivePromptModel, config: TrialConfig) -> int:
-    """Parameters that some term of the objective moves; the retriever has none where nothing trains it."""
+    """Number of trained parameters; those of the retriever count only if some term of the objective trains it."""
     losses = config.canonical().losses
     trains_retriever = (
         losses.selection.enabled

@@ -9,7 +9,7 @@ from benchmarks import plan, report
 from benchmarks.parts import PARTS, Stopwatch, seconds_of_parts
 from benchmarks.step import by_length, by_prompts, measure
 from spt_core.build import build
-from spt_core.training import load_splits
+from spt_core.splits import load_splits
 from tests.conftest import tiny_config
 from tests.spt_core.test_weights import needs_smollm2
 

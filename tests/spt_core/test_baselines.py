@@ -19,7 +19,8 @@ from spt_core.config import TrialConfig
 from spt_core.evaluation import evaluate
 from spt_core.fields import PromptsConfig
 from spt_core.gradient import backward
-from spt_core.training import fit, load_splits, prepare
+from spt_core.splits import load_splits, prepare
+from spt_core.training import fit
 from tests.conftest import tiny_config
 
 

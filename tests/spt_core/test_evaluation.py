@@ -11,7 +11,7 @@ from spt_core import metrics as text_metrics
 from spt_core.batching import collate
 from spt_core.build import build
 from spt_core.evaluation import Prediction, evaluate, selected_nll, summarise
-from spt_core.training import load_splits
+from spt_core.splits import load_splits
 from tests.conftest import tiny_config
 from tests.conftest import tokenizer as made_tokenizer
 

@@ -14,7 +14,7 @@ from spt_core.fields import PromptsConfig
 from spt_core.model import SelectivePromptModel
 from spt_core.prompts import initial_embedding
 from spt_core.seeding import generator
-from spt_core.training import load_splits
+from spt_core.splits import load_splits
 from tests.conftest import tiny_config
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}

@@ -15,7 +15,8 @@ from spt_core.diagnostics import agreement, describe_prompts, usage
 from spt_core.evaluation import evaluate, nll_by_prompt, selected_prompts
 from spt_core.prompts import SoftPromptGroup
 from spt_core.routing import fit_turn_rule, routes
-from spt_core.training import fit, load_splits
+from spt_core.splits import load_splits
+from spt_core.training import fit
 from tests.conftest import tiny_config
 
 NLL_NK = torch.tensor([[1.0, 2.0], [1.0, 2.0], [5.0, 1.0], [1.0, 1.5]])

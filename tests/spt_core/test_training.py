@@ -11,14 +11,15 @@ import pytest
 import torch
 from torch import multiprocessing
 
-from spt_core import checkpoint
+from spt_core import checkpoint, schedule
 from spt_core.batching import Example, collate
 from spt_core.build import build
 from spt_core.config import TrialConfig
 from spt_core.evaluation import evaluate
 from spt_core.gradient import backward, dev_objective
 from spt_core.model import SelectivePromptModel
-from spt_core.training import NonFiniteLossError, _schedule, fit, load_splits, num_steps
+from spt_core.splits import load_splits
+from spt_core.training import NonFiniteLossError, fit
 from tests.conftest import tiny_config
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "loss_curve.json"
@@ -275,9 +276,9 @@ def test_only_what_a_term_moves_counts_as_trained(tiny_llama: Path) -> None:
 
 def test_number_of_steps() -> None:
     config = TrialConfig().override({"optim.batch_size": 8, "optim.epochs": 3})
-    assert num_steps(config, 17) == 9
-    assert num_steps(config.override({"optim.max_steps": 4}), 17) == 4
-    assert num_steps(config.override({"optim.max_steps": 40}), 17) == 9
+    assert schedule.num_steps(config, 17) == 9
+    assert schedule.num_steps(config.override({"optim.max_steps": 4}), 17) == 4
+    assert schedule.num_steps(config.override({"optim.max_steps": 40}), 17) == 9
 
 
 def test_the_golden_loss_curve_is_reproduced(tiny_llama: Path) -> None:
@@ -354,7 +355,7 @@ def test_the_order_of_batches_can_be_the_same_in_every_epoch(tiny_llama: Path) -
         batches = [
             tuple(ids)
             for seed in range(5)
-            for ids in _schedule(varied.override({"seed": seed}), examples, start=0, stop=4)
+            for ids in schedule.batches(varied.override({"seed": seed}), examples, start=0, stop=4)
         ]
         first, second = batches[0::4] + batches[1::4], batches[2::4] + batches[3::4]
         assert (first == second) == same

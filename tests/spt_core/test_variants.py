@@ -24,7 +24,8 @@ from spt_core.config import TrialConfig
 from spt_core.gradient import backward
 from spt_core.losses import selection_loss
 from spt_core.model import SelectivePromptModel
-from spt_core.training import fit, load_splits
+from spt_core.splits import load_splits
+from spt_core.training import fit
 from tests.conftest import tiny_config
 
 NUM_EXAMPLES = 4

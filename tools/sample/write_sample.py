@@ -148,7 +148,7 @@ class Chat:
     def reply(
         self, leads: Sequence[str], clauses: Sequence[str], *, asks: Sequence[str], remarks: Sequence[str]
     ) -> tuple[str, bool]:
-        """A lead, a clause and sometimes a question or a remark, in at most MAX_WORDS; and whether the reply asks back."""
+        """A lead, a clause and sometimes a question or a remark, in at most MAX_WORDS; and whether it asks back."""
         clause = f"{self.phrase(clauses)} ."
         lead = self.phrase([lead for lead in leads if len(f"{lead} {clause}".split()) <= MAX_WORDS])
         reply = f"{lead} {clause}".strip()

@@ -46,7 +46,7 @@ def chat(
         if say is None and as_json:
             raise ValueError("--json: it goes with --say")
         from spt_core.chat import Chat
-        from spt_core.training import default_device
+        from spt_core.device import default_device
 
         talk = Chat(folder, persona=persona or [], device=default_device())
         if say is not None:

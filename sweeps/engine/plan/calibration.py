@@ -56,7 +56,7 @@ class Calibration:
 
     def seconds(self, config: TrialConfig) -> float:
         """Of a whole trial of the same shape on one worker."""
-        from spt_core.training import num_evaluations, num_steps
+        from spt_core.schedule import num_evaluations, num_steps
 
         steps = num_steps(config, self.train_responses)
         dev = min(config.data.max_dev_responses or math.inf, self.dev_responses)
@@ -116,6 +116,7 @@ def _measure(request: Mapping[str, Any]) -> Calibration:
     import torch
 
     from spt_core import evaluation, training
+    from spt_core.splits import load_splits
 
     torch.set_num_threads(request["threads"])
     whole = configs.parse(request["config"])
@@ -141,7 +142,7 @@ def _measure(request: Mapping[str, Any]) -> Calibration:
         fitted.model, fitted.tokenizer, fitted.splits.test, config=whole.evaluation, dev=fitted.splits.dev
     )
     decoding = time.perf_counter() - decoding
-    every = training.load_splits(
+    every = load_splits(
         whole.data.model_copy(update={"max_dev_responses": None, "max_test_responses": None}), fitted.tokenizer
     )
     return Calibration(

@@ -12,6 +12,7 @@ import torch
 
 from spt_core import config, endpoint, evaluation, training
 from spt_core.checkpoint import save_adapter
+from spt_core.device import default_device
 from spt_core.parallel import rank
 from sweeps.engine.store import provenance, trial_folder
 from sweeps.engine.store.atomic_write import write_whole
@@ -37,7 +38,7 @@ def run(job: Job, *, report: training.Report, resume_from: Path | None) -> dict[
     started = time.perf_counter()
     compute = job.compute or job.config["compute"]
     torch.set_num_threads(compute["threads"] or job.cpus_per_worker)
-    device = training.default_device() if job.gpus_per_worker else "cpu"
+    device = default_device() if job.gpus_per_worker else "cpu"
     history = _History(folder / trial_folder.HISTORY, resumed=resume_from is not None)
     system = SystemMetrics(device)
 

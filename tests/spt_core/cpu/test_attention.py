@@ -12,7 +12,7 @@ from spt_core.build import build
 from spt_core.cpu import attention
 from spt_core.cpu.attention import _CausalAttention
 from spt_core.gradient import backward
-from spt_core.training import load_splits
+from spt_core.splits import load_splits
 from tests.conftest import tiny_config
 
 N, H, D = 3, 6, 8

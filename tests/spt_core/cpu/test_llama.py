@@ -13,7 +13,7 @@ from spt_core.build import build
 from spt_core.cpu import attention, llama
 from spt_core.gradient import backward
 from spt_core.model import SelectivePromptModel
-from spt_core.training import load_splits
+from spt_core.splits import load_splits
 from spt_core.weights import BUNDLED_SMOLLM2
 from tests.conftest import tiny_config
 

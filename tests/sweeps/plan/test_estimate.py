@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from spt_core import training
+from spt_core import schedule
 from spt_core.config import TrialConfig
 from sweeps.engine.cluster.resources import Resources
 from sweeps.engine.design.designs import Grid, Sweep
@@ -62,9 +62,9 @@ def test_evaluations_are_counted_as_training_makes_them(max_steps: int | None, e
     config = TrialConfig().override(
         {"optim.batch_size": 4, "optim.epochs": 3, "optim.max_steps": max_steps, "evaluation.every_steps": every}
     )
-    stop = training.num_steps(config, 98)
-    made = [s for s in range(1, stop + 1) if training._evaluates_at(s, config, num_examples=98, stop=stop)]
-    assert training.num_evaluations(config, 98) == 1 + len(made)
+    stop = schedule.num_steps(config, 98)
+    made = [s for s in range(1, stop + 1) if schedule.evaluates_at(s, config, num_examples=98, stop=stop)]
+    assert schedule.num_evaluations(config, 98) == 1 + len(made)
 
 
 def test_a_trial_takes_its_start_its_steps_its_evaluations_and_its_test() -> None:
