@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spt_core.conversations import Conversations
+from spt_core.dialogues import Conversations
 from spt_core.seeding import generator
 
 BUCKET_BATCHES = 32

@@ -11,7 +11,7 @@ from spt_core.baselines import shown_examples, with_preamble
 from spt_core.batching import Example, collate, to_decode, tokenise
 from spt_core.build import build
 from spt_core.checkpoint import load_adapter
-from spt_core.conversations import Conversation, Conversations, Turn
+from spt_core.dialogues import Conversation, Conversations, Turn
 from spt_core.splits import load_splits
 
 

@@ -4,11 +4,11 @@ import functools
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from spt_core import conversations
 from spt_core.baselines import shown_examples, with_preamble
 from spt_core.batching import Example, some_dialogues, tokenise
 from spt_core.config import TrialConfig
-from spt_core.conversations import Conversations, split_dev
-from spt_core.conversations import load as load_conversations
+from spt_core.dialogues import Conversations
 from spt_core.fields import DataConfig
 
 
@@ -31,10 +31,11 @@ def load_splits(data: DataConfig, tokenizer: Any) -> Splits:
     Raises:
         ValueError: a source cannot be read, or the dev split leaves no training examples.
     """
-    train, dev = split_dev(load_conversations(data.train), num_dialogues=data.dev_dialogues, seed=data.split_seed)
+    every = conversations.load(data.train)
+    train, dev = conversations.split_dev(every, num_dialogues=data.dev_dialogues, seed=data.split_seed)
     of_train, of_dev, of_test = (
         _tokenised(part, tokenizer, data.max_tokens, data.boundary, data.train_eos)
-        for part in (train, dev, load_conversations(data.test))
+        for part in (train, dev, conversations.load(data.test))
     )
     return Splits(
         train=list(of_train),
@@ -45,10 +46,10 @@ def load_splits(data: DataConfig, tokenizer: Any) -> Splits:
 
 @functools.lru_cache(maxsize=6)
 def _tokenised(
-    conversations: Conversations, tokenizer: Any, max_tokens: int, boundary: str, train_eos: bool
+    dialogues: Conversations, tokenizer: Any, max_tokens: int, boundary: str, train_eos: bool
 ) -> list[Example]:
     """Tokenised examples, cached by the content of their dialogues: the trials of one process share them."""
-    return tokenise(conversations, tokenizer, max_tokens=max_tokens, boundary=boundary, train_eos=train_eos)
+    return tokenise(dialogues, tokenizer, max_tokens=max_tokens, boundary=boundary, train_eos=train_eos)
 
 
 def prepare(config: TrialConfig, tokenizer: Any) -> Splits:

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from spt_core.batching import by_length, collate, epoch_batches, some_dialogues, template, to_decode, tokenise
-from spt_core.conversations import Conversation, Conversations, Turn, load
+from spt_core.conversations import load
+from spt_core.dialogues import Conversation, Conversations, Turn
 from tests.conftest import tokenizer
 
 TOKENIZER = tokenizer()

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from spt_core.conversations import Conversations, load
+from spt_core.conversations import load
+from spt_core.dialogues import Conversations
 from tests.conftest import PROJECT
 from tools.sample import write_sample
 

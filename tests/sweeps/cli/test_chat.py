@@ -13,7 +13,7 @@ from spt_core.build import build
 from spt_core.chat import Chat
 from spt_core.checkpoint import save_adapter
 from spt_core.config import TrialConfig
-from spt_core.conversations import Conversation, Conversations, Turn
+from spt_core.dialogues import Conversation, Conversations, Turn
 from sweeps.engine.cli.main import app
 from tests.conftest import tiny_config
 
