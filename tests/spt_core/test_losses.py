@@ -207,3 +207,25 @@ def test_response_nll_is_a_mean_over_tokens_of_each_row() -> None:
     logp_BKR = torch.full((1, 1, 3), -2.0)
     logp_BKR[0, 0, 1] = -5.0
     assert response_nll(logp_BKR, torch.tensor([[1.0, 1.0, 0.0]])).item() == pytest.approx(3.5)
+
+
+def test_the_target_with_noise_is_still_a_distribution() -> None:
+    similarity_BK = torch.rand(5, 4, dtype=torch.float64, requires_grad=True)
+    nll_BK = torch.rand(5, 4, dtype=torch.float64)
+    noise_BK = 10 * torch.randn(5, 4, dtype=torch.float64)
+    loss = selection_loss(similarity_BK, nll_BK, tau_g=1.0, noise_BK=noise_BK)
+    target_BK = torch.softmax(noise_BK - nll_BK, -1)
+    expected = (target_BK * (target_BK.log() - similarity_BK.log_softmax(-1))).sum(-1).mean()
+    torch.testing.assert_close(loss, expected)
+    assert loss >= 0
+
+
+def test_both_directions_of_the_divergence() -> None:
+    similarity_BK, nll_BK = torch.rand(3, 4, dtype=torch.float64), torch.rand(3, 4, dtype=torch.float64)
+    p, q = torch.softmax(-nll_BK / 0.5, -1), torch.softmax(similarity_BK / 2, -1)
+    forward = selection_loss(similarity_BK, nll_BK, tau_g=0.5, tau_s=2.0)
+    back = selection_loss(similarity_BK, nll_BK, tau_g=0.5, tau_s=2.0, direction="scores_to_target")
+    torch.testing.assert_close(forward, (p * (p / q).log()).sum(-1).mean())
+    torch.testing.assert_close(back, (q * (q / p).log()).sum(-1).mean())
+    with pytest.raises(ValueError, match="direction = 'sideways'"):
+        selection_loss(similarity_BK, nll_BK, tau_g=1.0, direction="sideways")
