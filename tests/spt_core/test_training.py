@@ -46,9 +46,7 @@ def test_training_lowers_dev_nll(tiny_llama: Path) -> None:
     assert metrics["dev/nll"] < metrics["dev/nll_start"] - 0.02
 
 
-def test_a_loss_that_is_not_finite_stops_training_and_names_the_replies(
-    tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_loss_that_is_not_finite_names_the_replies(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = SelectivePromptModel.token_logp
 
     def broken(model: SelectivePromptModel, *arguments: Any) -> torch.Tensor:
