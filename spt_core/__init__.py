@@ -1,4 +1,4 @@
 """Selective Prompt Tuning: the model, its losses, its training and its evaluation, in PyTorch alone."""
 
 NUMERICS_VERSION = 5
-"""Raised by a change that moves a trial's numbers, so that no result of the old arithmetic is reused."""
+"""Increased by a change that alters the numbers of a trial, so that older results are not reused."""

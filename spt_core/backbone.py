@@ -1,4 +1,7 @@
-"""The frozen language model: its precision, and the few things asked of it."""
+"""The frozen language model: its precision, log-probabilities of responses, and generation.
+
+It alone chooses the layers that run: those of `cpu.llama` if they support model and device, else transformers'.
+"""
 
 import contextlib
 import functools
@@ -17,7 +20,7 @@ from spt_core.weights import Source
 
 _HALVES = frozenset({"bfloat16", "float16"})
 _LOGITS_AT_ONCE = 2**24
-"""Logits of the vocabulary that are held at once where they are had in parts: 64 MiB of float32."""
+"""Most logits in memory at once where they are computed in parts: 64 MiB of float32."""
 _GREEDY: dict[str, Any] = {
     "do_sample": False,
     "temperature": None,
@@ -29,7 +32,7 @@ _DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch
 
 
 def resolve_precision(precision: str, device_type: str) -> str:
-    """What `auto` means on a device: the fastest arithmetic that it does natively, not emulated.
+    """The precision for a device; `auto` is the fastest that it computes natively, without emulation.
 
     Args:
         precision: `auto` or one of float64, float32, bfloat16, float16.
@@ -56,11 +59,11 @@ class Backbone(nn.Module):
         model: any `AutoModelForCausalLM` that takes `inputs_embeds`, `position_ids` and `logits_to_keep`.
         precision: `float64`, `float32`, `bfloat16` or `float16`: the arithmetic of the matrix products. The residual
             stream and the log-probabilities are float32 (float64 under float64).
-        exact: the same model in the dtype of the residual stream, if that is another.
+        exact: the same model in the dtype of the residual stream, if that differs from the dtype of `model`.
 
     Attributes:
-        dtype: of embeddings and log-probabilities, and of what is trained.
-        gradient_checkpointing: keep the input of each layer alone and compute the rest again in the backward pass.
+        dtype: dtype of embeddings, log-probabilities and trained parameters.
+        gradient_checkpointing: save only the input of each layer, and compute the rest again in the backward pass.
     """
 
     def __init__(self, model: Any, *, precision: str, exact: Any = None) -> None:
@@ -75,12 +78,12 @@ class Backbone(nn.Module):
         self._head_is_plain: bool | None = None
         for layer in model.modules():
             if precision == "float64" and hasattr(layer, "variance_epsilon"):
-                # transformers normalises in float32 whatever the precision is.
+                # transformers normalises in float32 under every precision.
                 layer.forward = functools.partial(
                     F.rms_norm, normalized_shape=layer.weight.shape, weight=layer.weight, eps=layer.variance_epsilon
                 )
             if isinstance(layer, GradientCheckpointingLayer):
-                # transformers checkpoints in train mode alone, which would turn dropout on.
+                # transformers checkpoints only in train mode, which would switch dropout on.
                 layer.forward = functools.partial(self._run_layer, layer.forward)
 
     def _run_layer(self, forward: Any, *args: Any, **kwargs: Any) -> Any:
@@ -94,7 +97,7 @@ class Backbone(nn.Module):
 
     @contextlib.contextmanager
     def dropping_out(self, seed: int) -> Iterator[None]:
-        """With the model's own dropout on, its masks drawn from a seed; outside it, the random state is as before."""
+        """A context with the model's dropout on, its masks drawn from a seed; it leaves the random state unchanged."""
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices):
             torch.manual_seed(seed)
@@ -117,27 +120,27 @@ class Backbone(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return torch.device(self.model.device)
 
     def embed(self, token_ids_BT: Tensor) -> Tensor:
-        """Input embeddings, [B, T, D], of `dtype`."""
+        """Input embeddings, [B, T, D], in `dtype`."""
         with torch.no_grad():
             embedding_BTD: Tensor = self.model.get_input_embeddings()(token_ids_BT).to(self.dtype)
         return embedding_BTD
 
     def response_logp(self, inputs_NTD: Tensor, mask_NT: Tensor, response_NR: Tensor) -> Tensor:
-        """Log-probability of each of the last R tokens of a sequence given all before it.
+        """Log-probability of each of the last R tokens of a sequence given all tokens before it.
 
-        Only the R positions that predict the response go through the vocabulary.
+        Logits are computed only for the R positions that predict the response.
 
         Args:
             inputs_NTD: prompt, context and response embeddings; the last R columns are the response.
             mask_NT: 1 where a column is attended to.
-            response_NR: the response's token ids; anything valid where it is padding.
+            response_NR: the response's token ids; any valid id where it is padding.
 
         Returns:
-            [N, R], of `dtype`, in nats.
+            [N, R], in `dtype`, in nats.
         """
         num_tokens = response_NR.shape[1]
         with self._autocast():
@@ -153,17 +156,17 @@ class Backbone(nn.Module):
     def prompted_logp(
         self, prompts_KLD: Tensor, prompt_N: Tensor, text_NTD: Tensor, mask_NT: Tensor, response_NR: Tensor
     ) -> Tensor:
-        """`response_logp` of texts behind soft prompts, by layers of our own where the model has them (`llama`).
+        """`response_logp` of texts behind soft prompts; computed by `cpu.llama` if it supports the model.
 
         Args:
             prompts_KLD: soft prompts; L may be 0.
             prompt_N: the prompt in front of each text.
             text_NTD: context and response embeddings; the last R columns are the response.
-            mask_NT: 1 where a token of the text is; those of a row are neighbours.
-            response_NR: the response's token ids; anything valid where it is padding.
+            mask_NT: 1 where a token of the text is; the tokens of a row are contiguous.
+            response_NR: the response's token ids; any valid id where it is padding.
 
         Returns:
-            [N, R], of `dtype`, in nats; by our own layers 0 where the mask is.
+            [N, R], in `dtype`, in nats. Only values where the mask is 1 have a meaning.
         """
         (exact,) = self._exact
         if not prompts_KLD.shape[1] or exact.dtype != self.dtype or not llama.is_supported(self.model):
@@ -188,20 +191,20 @@ class Backbone(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Log-probabilities under each prompt, and under the weighted sum of the prompts' logits.
 
-        The vocabulary is held for a few tokens at a time, in the backward pass too.
+        Logits of the vocabulary are in memory for a few tokens at a time, in the backward pass too.
 
         Args:
             inputs_NTD: embeddings, the K prompts of a context in neighbouring rows; the last R columns are the
                 response.
             mask_NT: 1 where a column is attended to.
-            response_BR: the response's token ids; anything valid where it is padding.
-            weights_BK: of each prompt's logits; they need not sum to 1.
+            response_BR: the response's token ids; any valid id where it is padding.
+            weights_BK: weight of each prompt's logits; they need not sum to 1.
 
         Returns:
-            [B, K, R] and [B, R], of `dtype`, in nats.
+            [B, K, R] and [B, R], in `dtype`, in nats.
 
         Raises:
-            ValueError: this model does more to its last hidden state than one linear layer.
+            ValueError: the logits of this model are not one linear layer of its last hidden state.
         """
         num_rows, num_prompts = weights_BK.shape
         num_tokens = response_BR.shape[1]
@@ -231,7 +234,7 @@ class Backbone(nn.Module):
 
     @torch.no_grad()
     def _require_plain_head(self) -> None:
-        """Once a model: its logits are its head's, so that they can be had a few tokens at a time."""
+        """Check, once a model, that its logits are its head's output, so that they can be computed in parts."""
         if self._head_is_plain is None:
             ids_BT = torch.arange(3, device=self.device).unsqueeze(0)
             hidden = self.model.base_model(ids_BT, use_cache=False)[0]
@@ -252,10 +255,10 @@ class Backbone(nn.Module):
             mask_NT: 1 where a column is attended to.
             max_new_tokens: most tokens to add.
             eos_id: the token that ends a row; the rest of the row is filled with it.
-            options: of transformers' `generate`.
+            options: options of transformers' `generate`.
 
         Returns:
-            Token ids, [N, at most max_new_tokens]; what the options make of them, if they say so.
+            Token ids, [N, at most max_new_tokens], unless the options select another kind of result.
         """
         with self._autocast():
             return self.model.generate(
@@ -296,13 +299,13 @@ def in_front(prompts_KLD: Tensor, prompt_N: Tensor, text_NTD: Tensor, mask_NT: T
 
 
 def positions(mask_NT: Tensor) -> Tensor:
-    """Position of each column among those attended to, [N, T]; padding takes its left neighbour's, at least 0."""
+    """Position of each attended column, [N, T], from 0; padding has the position of its left neighbour, or 0."""
     return (mask_NT.long().cumsum(-1) - 1).clamp(min=0)
 
 
 @functools.lru_cache(maxsize=1)
 def load(source: Source, *, precision: str, device: str) -> Backbone:
-    """A backbone to share: the last one loaded is kept for the next trial of the process.
+    """Load a backbone that trials share: the last one is cached for the next trial of the process.
 
     Args:
         source: from `weights.resolve`.
@@ -315,7 +318,7 @@ def load(source: Source, *, precision: str, device: str) -> Backbone:
 
 
 def load_own(source: Source, *, precision: str, device: str) -> Backbone:
-    """A backbone that nobody else has, so that layers may be added to it. As for `load`."""
+    """Load a backbone that is not shared, so that layers may be added to it. Arguments as of `load`."""
     return Backbone(_load(source, _DTYPES[precision]).to(device), precision=precision)
 
 

@@ -1,7 +1,7 @@
-"""What SPT is measured against, behind the same interface: LoRA, and the bare model with instructions (Table 4).
+"""The baselines of Table 4 behind the interface of SPT: LoRA, and in-context learning with the unchanged backbone.
 
-Prompt tuning needs nothing here: it is SPT with one prompt (`recipes.prompt_tuning`). The other two are models without
-soft prompts, so one empty prompt stands for their only prediction and everything else is the same code.
+Prompt tuning needs no code here: it is SPT with one prompt (`recipes.prompt_tuning`). The other two have no soft
+prompts. They are models with one prompt of length 0, so all other code is shared.
 """
 
 from dataclasses import replace
@@ -24,10 +24,10 @@ class LoraModel(SelectivePromptModel):
     """A backbone with low-rank updates in some of its layers, and no soft prompt.
 
     Args:
-        backbone: of its own (`backbone.load_own`): layers are added to it.
-        lora: rank, scaling and layers.
-        rank: the rank, resolved.
-        plain: of `SelectivePromptModel`.
+        backbone: a backbone that is not shared (`backbone.load_own`), because layers are added to it.
+        lora: scaling and layers.
+        rank: the rank as a number.
+        plain: further arguments of `SelectivePromptModel`.
     """
 
     def __init__(self, backbone: Backbone, *, lora: LoraConfig, rank: int, **plain: Any) -> None:
@@ -40,7 +40,7 @@ class LoraModel(SelectivePromptModel):
             inject_adapter_in_model(
                 PeftConfig(
                     r=rank,
-                    lora_alpha=lora.scaling * rank,  # type: ignore[arg-type]  # it is only divided by the rank
+                    lora_alpha=lora.scaling * rank,  # type: ignore[arg-type]  # peft only divides it by the rank
                     target_modules=list(lora.target_modules),
                 ),
                 backbone.model,
@@ -73,10 +73,10 @@ def build(config: TrialConfig, *, source: Source, precision: str, device: str, *
 
 
 def matched_rank(shapes: list[tuple[int, int]], prompts: PromptsConfig, *, width: int) -> int:
-    """The rank whose number of trained parameters is nearest to that of SPT, prompts and retriever together.
+    """The rank with a number of trained parameters nearest to that of SPT, prompts and retriever together.
 
     Args:
-        shapes: (outputs, inputs) of each layer that is updated.
+        shapes: (outputs, inputs) of each layer with an update.
         prompts: K and L; at K = 1 the retriever is not trained.
         width: D.
     """
@@ -103,14 +103,14 @@ def _updated_shapes(backbone: Backbone, lora: LoraConfig) -> list[tuple[int, int
 def with_preamble(
     examples: list[Example], shown: list[Example], *, config: InContextConfig, tokenizer: Any
 ) -> list[Example]:
-    """Examples whose contexts stand behind an instruction and some solved ones.
+    """The examples with a preamble before each context: an instruction and some solved examples.
 
-    The preamble comes on top of `data.max_tokens`, which is about the dialogue.
+    The preamble does not count towards `data.max_tokens`, which limits the dialogue.
 
     Args:
-        examples: to be answered.
-        shown: solved examples, in the order in which they are shown.
-        config: the instruction.
+        examples: the examples to answer.
+        shown: the solved examples, in the order of the preamble.
+        config: has the instruction.
         tokenizer: of the backbone.
     """
     start = () if tokenizer.bos_token_id is None else (tokenizer.bos_token_id,)
@@ -134,7 +134,7 @@ def with_preamble(
 
 
 def shown_examples(train: list[Example], *, num_examples: int, seed: int) -> list[Example]:
-    """Solved examples for a preamble: training replies of different dialogues, drawn by a seed."""
+    """Solved examples for a preamble: training examples of different dialogues, drawn by a seed."""
     order = torch.randperm(len(train), generator=generator(seed, "in context")).tolist()
     by_dialogue: dict[str, Example] = {}
     for index in order:

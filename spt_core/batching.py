@@ -1,6 +1,7 @@
 """From dialogues to batches: the text template, tokens, length buckets and padding.
 
-A batch's order, membership and padding depend on the data and a seed alone: never on K, the losses or the workers.
+The order, the examples and the padding of a batch depend on the data and a seed alone, not on K, the losses or the
+number of workers.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,22 +15,22 @@ from spt_core.dialogues import Conversations
 from spt_core.seeding import generator
 
 BUCKET_BATCHES = 32
-"""Batches sorted together by length: more means less padding, fewer means more random company."""
+"""Batches sorted together by length: more of them mean less padding, fewer mean more random batches."""
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One reply of the persona's owner with its full history.
+    """One reply of the persona's owner, with all turns before it.
 
     Attributes:
         dialogue: id of its conversation.
         turn: index of the reply in it, from 0.
         persona: the persona sentences, joined by spaces.
-        context: persona and history as plain text, without the template: what M compares.
+        context: persona and history as plain text, without the template; M compares it.
         reference: the human reply.
-        context_ids: tokens of the template up to and with `R:`.
+        context_ids: tokens of the template up to and including `R:`.
         response_ids: tokens of the reply and the end of sequence.
-        decoding_ids: tokens that decoding continues: those of the context, unless the boundary is the released one.
+        decoding_ids: tokens that decoding continues: equal to `context_ids`, unless `data.boundary` is `released`.
         num_turns: replies of the persona's owner in the whole conversation.
     """
 
@@ -45,14 +46,14 @@ class Example:
 
     @property
     def stage(self) -> str:
-        """Where in its conversation the reply stands: `opening`, `middle` or `closing`."""
+        """Position of the reply in its conversation: `opening`, `middle` or `closing`."""
         if self.turn == 0:
             return "opening"
         return "closing" if self.turn == self.num_turns - 1 else "middle"
 
     @property
     def num_tokens(self) -> int:
-        """Context plus response."""
+        """Number of tokens of context and response."""
         return len(self.context_ids) + len(self.response_ids)
 
 
@@ -91,11 +92,11 @@ class Batch:
         return self.token_ids_BT[:, self.num_context :]
 
     def rows(self, rows: slice) -> "Batch":
-        """Some rows, padded as the whole batch is."""
+        """A batch of some of the rows, with the padding of the whole batch."""
         return Batch(self.token_ids_BT[rows], self.mask_BT[rows], self.num_context, self.examples[rows])
 
     def repeat(self, times: int) -> "Batch":
-        """Each row so many times, copies in neighbouring rows."""
+        """A batch with each row repeated a number of times; the copies are neighbours."""
         return Batch(
             self.token_ids_BT.repeat_interleave(times, dim=0),
             self.mask_BT.repeat_interleave(times, dim=0),
@@ -109,12 +110,12 @@ class Batch:
 
 
 def template(persona: Sequence[str], history: Sequence[tuple[str, str]], query: str) -> str:
-    """The text that a reply continues (the released code's template, without its special tokens).
+    """The text before a reply, in the template of the released code without its special tokens.
 
     Args:
         persona: the sentences.
         history: earlier (partner's utterance, reply) pairs.
-        query: the partner's utterance to answer; empty where the persona's owner speaks first.
+        query: the partner's utterance to answer; empty if the persona's owner speaks first.
     """
     turns = [part for q, r in history for part in (f"Q: {q}" if q else "", f"R: {r}")]
     turns += [f"Q: {query}" if query else "", "R:"]
@@ -129,18 +130,18 @@ def tokenise(
     boundary: str = "joint",
     train_eos: bool = True,
 ) -> list[Example]:
-    """Every reply of the conversations as an example, in order.
+    """Tokenise every reply of the conversations as one example, in order.
 
-    Context and response are tokenised as one text, so training sees the boundary that decoding sees: the response
-    begins at the first token that reaches past `R:`.
+    Context and response are tokenised as one text, so that training and decoding have the same boundary between them:
+    the response starts at the first token that extends past `R:`.
 
     Args:
         conversations: the dialogues.
-        tokenizer: a fast one; BOS goes in front if it has one, EOS at the end.
-        max_tokens: most tokens of context plus response; the context is cut from the left and keeps BOS, and a
-            response that is longer by itself is cut from the right.
-        boundary: `joint`, or `released`: decoding continues the text that ends in `R: ` with its space.
-        train_eos: whether the end of sequence is a token of the response.
+        tokenizer: a fast tokenizer. BOS, if it has one, is the first token, and EOS the last.
+        max_tokens: most tokens of context and response. The context is cut from the left and keeps BOS. A response
+            that is too long by itself is cut from the right.
+        boundary: `joint`, or `released`, where decoding continues the text up to `R: ` with its space.
+        train_eos: whether EOS is a token of the response.
     """
     drafts: list[tuple[str, int, int, str, str, str, str]] = []
     for conversation in conversations:
@@ -203,7 +204,7 @@ def collate(examples: Sequence[Example]) -> Batch:
 
 
 def to_decode(batch: Batch) -> Batch:
-    """The batch whose contexts are what decoding continues; the same one unless the boundary is the released one."""
+    """The batch with `decoding_ids` as contexts; the same batch unless `data.boundary` is `released`."""
     if all(example.decoding_ids == example.context_ids for example in batch.examples):
         return batch
     asked = [replace(example, context_ids=example.decoding_ids) for example in batch.examples]
@@ -211,13 +212,13 @@ def to_decode(batch: Batch) -> Batch:
 
 
 def epoch_batches(examples: Sequence[Example], *, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
-    """The batches of one epoch as indices: random pools, sorted by length inside, in random order.
+    """The batches of one epoch as indices: random pools of examples, each sorted by length, in random order.
 
     Args:
         examples: the training examples.
         batch_size: B; the last batch may be smaller.
         seed: the trial's seed.
-        epoch: from 0; every epoch has an order of its own.
+        epoch: from 0; each epoch has a different order.
     """
     source = generator(seed, "order", epoch)
     order = torch.randperm(len(examples), generator=source).tolist()
@@ -230,16 +231,16 @@ def epoch_batches(examples: Sequence[Example], *, batch_size: int, seed: int, ep
 
 
 def by_length(examples: Sequence[Example], *, batch_size: int) -> Iterator[list[int]]:
-    """Indices of all examples in batches of like length, longest first (a memory fault shows at once)."""
+    """Indices of all examples in batches of similar length, longest first, so that a lack of memory shows at once."""
     order = sorted(range(len(examples)), key=lambda index: -examples[index].num_tokens)
     for start in range(0, len(order), batch_size):
         yield order[start : start + batch_size]
 
 
 def some_dialogues(examples: Sequence[Example], *, most: int | None, seed: int) -> list[Example]:
-    """All examples of dialogues drawn by a seed, until there are `most`; all of them when None.
+    """At most `most` examples, those of dialogues drawn by a seed; all examples if `most` is None.
 
-    The last dialogue drawn may be cut short. The order of the data set is kept.
+    Of the last dialogue drawn only the first examples may be taken. The order of the data set is kept.
     """
     if most is None or most >= len(examples):
         return list(examples)

@@ -1,4 +1,4 @@
-"""Builds the model of a config, whichever method it names: SPT, LoRA, or in-context examples."""
+"""Builds the model of a config for each method: SPT, LoRA, or in-context learning."""
 
 from typing import Any
 

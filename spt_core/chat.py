@@ -1,4 +1,4 @@
-"""Talk to a trained adapter: a dialogue under one persona, and which prompt each reply came from."""
+"""Chat with a trained adapter under one persona; each reply comes with the prompt that was selected for it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ from spt_core.splits import load_splits
 
 @dataclass(frozen=True)
 class Reply:
-    """What the model said, and how it chose.
+    """A reply of the model, and the prompt that the retriever selected.
 
     Attributes:
-        text: after the cut rule, if the trial had it on.
-        raw: before it.
-        prompt: index of the chosen prompt.
-        similarity: of the context to each prompt, activated.
+        text: the reply, after the cut rule if `evaluation.cut` is on.
+        raw: the reply before the cut rule.
+        prompt: index of the selected prompt.
+        similarity: activated similarity of the context to each prompt.
     """
 
     text: str
@@ -36,12 +36,12 @@ class Chat:
     """A dialogue with a trained adapter.
 
     Args:
-        folder: the adapter's.
+        folder: folder of the adapter.
         persona: sentences that describe the model's side.
-        device: where it runs.
+        device: where the model runs.
 
     Raises:
-        ValueError: the folder holds no adapter, or its backbone cannot be had.
+        ValueError: the folder has no adapter, or its backbone cannot be found.
     """
 
     def __init__(self, folder: Path, *, persona: Sequence[str] = (), device: str = "cpu") -> None:
@@ -56,15 +56,15 @@ class Chat:
         self.turns: list[Turn] = []
 
     def clear(self) -> None:
-        """Forget the dialogue; the persona stays."""
+        """Start a new dialogue with the same persona."""
         self.turns.clear()
 
     @torch.no_grad()
     def say(self, text: str) -> Reply:
-        """Say something and get the reply, which becomes part of the dialogue.
+        """Add an utterance of the partner to the dialogue, and return the reply, which is added too.
 
         Args:
-            text: the partner's utterance; may be empty for the model to speak first.
+            text: the utterance; empty if the model should speak first.
         """
         evaluation = self.config.evaluation
         batch = to_decode(collate([self._example(text)])).to(self.model.backbone.device)
@@ -83,9 +83,9 @@ class Chat:
         return Reply(reply, raw, int(chosen_1), tuple(similarity_1K[0].tolist()))
 
     def _example(self, text: str) -> Example:
-        """The dialogue with an utterance that waits for its reply, as the last example of a conversation."""
+        """The example of the next reply: the dialogue so far and the utterance to answer."""
         data = self.config.data
-        # A reply that is read by nobody: decoding continues the context alone.
+        # Tokenisation needs a reply, here a placeholder: decoding reads the context alone.
         waiting = Conversation("chat", self.persona, (*self.turns, Turn(text, "hi")))
         example = tokenise(
             Conversations((waiting,), "chat"),

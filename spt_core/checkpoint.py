@@ -1,4 +1,4 @@
-"""What is kept of a trial: the adapter, and the state from which training goes on. Safetensors and JSON, no pickle."""
+"""Saves and loads the adapter of a trial and the state from which training resumes, as safetensors and JSON."""
 
 import json
 import os
@@ -20,9 +20,9 @@ def save_adapter(folder: Path, *, tensors: Mapping[str, Tensor], config: TrialCo
     """Write a trained adapter.
 
     Args:
-        folder: made if absent; gets `adapter.safetensors` and `adapter.json`.
+        folder: created if absent; receives `adapter.safetensors` and `adapter.json`.
         tensors: state of prompts and retriever, by name.
-        config: of the trial, whole: it names the backbone.
+        config: the whole config of the trial, which names the backbone.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _save_tensors(folder / "adapter.safetensors", tensors)
@@ -36,7 +36,7 @@ def load_adapter(folder: Path) -> tuple[TrialConfig, dict[str, Tensor]]:
         Its config and its tensors by name, on the CPU.
 
     Raises:
-        ValueError: the folder holds no adapter, or one of another format.
+        ValueError: the folder has no adapter, or one of another format.
     """
     path = folder / "adapter.json"
     if not path.is_file():
@@ -49,16 +49,17 @@ def load_adapter(folder: Path) -> tuple[TrialConfig, dict[str, Tensor]]:
 
 @dataclass
 class Progress:
-    """How far a training run is; with the tensors, all that it goes on from.
+    """The progress of a training run; with the tensors, all the state from which it resumes.
 
     Attributes:
-        step: optimisation steps done.
-        seconds: spent training so far, over all attempts.
+        step: number of optimisation steps done.
+        seconds: training time so far, over all attempts.
         dev_nll_start: dev NLL before the first step; None until it is known.
-        best_loss: the lowest so far of what chooses the checkpoint (a metric with its sign turned); None until known.
-        best_dev_nll: dev NLL at that moment.
-        best_step: where that was.
-        without_better: evaluations since then.
+        best_loss: lowest value so far of the criterion that chooses the checkpoint (the negative, for a metric of which
+            more is better); None until it is known.
+        best_dev_nll: dev NLL at that evaluation.
+        best_step: step of that evaluation.
+        without_better: number of evaluations since then.
     """
 
     step: int = 0
@@ -80,9 +81,9 @@ def save_progress(
     scaler: torch.amp.GradScaler,
     config: TrialConfig,
 ) -> None:
-    """Write everything that training goes on from, to the bit.
+    """Write the whole state of a training run, so that it resumes to the same bits.
 
-    Random streams need no place here: each depends on the seed and a name alone.
+    Random streams are not saved: each depends on the seed and a name alone.
     """
     folder.mkdir(parents=True, exist_ok=True)
     moments = {
@@ -110,7 +111,7 @@ def load_progress(
     scaler: torch.amp.GradScaler,
     config: TrialConfig,
 ) -> tuple[Progress, dict[str, Tensor]]:
-    """Put model, optimizer and gradient scaler back to where `save_progress` left them.
+    """Restore model, optimizer and gradient scaler to the state that `save_progress` wrote.
 
     Returns:
         The progress, and the state of the best model so far.

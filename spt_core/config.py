@@ -1,7 +1,7 @@
-"""What a trial is: one frozen, validated value, its canonical form and its hash.
+"""The config of a trial: one frozen, validated value, with a canonical form and a hash.
 
-Everything that can change a result is a field here. What cannot (the number of workers, chunking that recomputes the
-same gradient) is in `ComputeConfig`, which the canonical form leaves out.
+Every setting that can change a result is a field. Settings that cannot, such as the number of threads and the parts in
+which a gradient is computed, are in `ComputeConfig`, which the canonical form omits.
 """
 
 import functools
@@ -32,10 +32,10 @@ from spt_core.fields import (
 
 
 class TrialConfig(Part):
-    """One trial, whole: two equal canonical forms on the same data and model are the same trial."""
+    """The whole config of one trial. Equal canonical forms on the same data and model are the same trial."""
 
     method: Literal["spt", "lora", "in_context"] = "spt"
-    """What adapts the backbone. Prompt tuning is `spt` with one prompt."""
+    """The method that adapts the backbone. Prompt tuning is `spt` with one prompt."""
     backbone: BackboneConfig = BackboneConfig()
     data: DataConfig = DataConfig()
     prompts: PromptsConfig = PromptsConfig()
@@ -66,12 +66,12 @@ class TrialConfig(Part):
 
     @property
     def num_choices(self) -> int:
-        """Prompts that a context can be given: K, and 1 where the method has none."""
+        """Number of prompts that can be selected: K, or 1 if the method has no soft prompts."""
         return self.prompts.num_prompts if self.method == "spt" else 1
 
     @property
     def scoring(self) -> EvaluationConfig:
-        """`evaluation`, with no more contexts at once than the compute layout lets through the backbone."""
+        """`evaluation`, with its batch size limited by `compute.micro_batch_size`."""
         most = min(self.evaluation.batch_size, self.compute.micro_batch_size or self.evaluation.batch_size)
         return self.evaluation.model_copy(update={"batch_size": most})
 
@@ -82,7 +82,7 @@ class TrialConfig(Part):
             values: for example `{"optim.learning_rate": 0.001, "seed": 3}`.
 
         Raises:
-            ValueError: a path that does not exist, or a value that its field refuses; names field, value and cure.
+            ValueError: a path does not exist, or its field refuses a value; the message names field, value and remedy.
         """
         tree = self.model_dump()
         known = _every_path(TrialConfig)
@@ -105,18 +105,18 @@ class TrialConfig(Part):
         return [path for path in _every_path(cls) if path.startswith(prefix)]
 
     def differences(self, other: "TrialConfig") -> dict[str, Any]:
-        """What `override` must set here to give the other config, by dotted path."""
+        """The values, by dotted path, with which `override` turns this config into the other."""
         here, there = flatten(self), flatten(other)
         return {path: value for path, value in there.items() if value != here[path]}
 
     def canonical(self) -> "TrialConfig":
         """The representative of all configs that compute the same trial.
 
-        Folded: a term of weight 0 is off; the parameters of a term that is off; the contrastive term where a batch has
-        no pair; parts of a method that is not used; and at K = 1 selection (its loss is 0), the contrastive term (it
-        has no gradient) and the retriever. At K = 1 the paper's fusion *is* the soft prompt loss, so the two together
-        only scale the objective, which Adam does not see: SPT at K = 1 is plain prompt tuning. The released fusion
-        scales the logits by the similarity, so it stays.
+        It sets to their defaults: a term of weight 0, and the parameters of a term that is off; the contrastive term if
+        a batch has no pair; parts of a method that is not used; and at K = 1 the selection term (its loss is 0), the
+        contrastive term (it has no gradient) and the retriever. At K = 1 the paper's fusion equals the soft prompt
+        loss. Both together scale the objective, on which Adam does not depend, so SPT at K = 1 is plain prompt tuning.
+        The released fusion scales the logits by the similarity, so it is kept.
         """
         folded: dict[str, Any] = {"compute": _DEFAULT.compute}
         if self.method != "lora":
@@ -162,14 +162,14 @@ class TrialConfig(Part):
         return _ONE_PREDICTION.model_copy(update={"soft_prompt": soft_prompt, "fusion": fusion})
 
     def key(self, **identity: Any) -> str:
-        """Hash of the canonical form and of what else decides the numbers.
+        """Hash of the canonical form and of everything else that determines the numbers.
 
-        The names of data sources and backbone are left out: a file that moved is the same file. What they are
-        belongs into the identity.
+        The names of data sources and backbone are omitted, because a file that moved is the same file. Their
+        fingerprints belong to the identity.
 
         Args:
-            identity: data fingerprints, model fingerprint, resolved precision, device type, versions: anything
-                that JSON can hold.
+            identity: data fingerprints, model fingerprint, resolved precision, device type, versions: values that JSON
+                can represent.
 
         Returns:
             16 hexadecimal digits.
@@ -179,14 +179,14 @@ class TrialConfig(Part):
 
 
 _DEFAULT = TrialConfig()
-"""What a part that is not used is folded to."""
+"""The values of a part that is not used, in the canonical form."""
 
 _ONE_PREDICTION = LossesConfig(
     selection=SelectionTerm(enabled=False),
     contrastive=ContrastiveTerm(enabled=False),
     fusion=FusionTerm(enabled=False),
 )
-"""Where there is one prediction a context, its NLL is the objective."""
+"""The losses if there is one prediction for each context: its NLL alone."""
 
 _Term = TypeVar("_Term", SoftPromptTerm, ContrastiveTerm, SelectionTerm, FusionTerm)
 
@@ -221,7 +221,7 @@ def parse(tree: Mapping[str, Any]) -> TrialConfig:
     """A config from nested plain values.
 
     Raises:
-        ValueError: in one line a problem: field, value, what would do.
+        ValueError: the message names field, value and accepted values of each problem.
     """
     try:
         return TrialConfig.model_validate(tree)

@@ -1,4 +1,4 @@
-"""What became of the prompts: how often each is chosen, how alike they are, whether retriever and LM agree."""
+"""Diagnostics of the prompts: their usage, their similarity to each other, and the agreement of retriever and LM."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ from spt_core.model import SelectivePromptModel
 
 @torch.no_grad()
 def describe_prompts(model: SelectivePromptModel) -> dict[str, float]:
-    """How alike the prompts are: cosine between every two, of the averages over length that the retriever reads.
+    """Similarity of the prompts to each other: the cosine of every two averages over length.
 
     Returns:
-        `prompts/cosine_mean`, `prompts/cosine_max` over pairs, and `prompts/norm`, the mean length of a virtual token;
-        without the first two at K = 1, empty without prompts.
+        `prompts/cosine_mean` and `prompts/cosine_max` over pairs, absent at K = 1; and `prompts/norm`, the mean norm of
+        a virtual token. Empty for a model without prompts.
     """
     prompts_KLD = model.prompts()
     num_prompts, length, _ = prompts_KLD.shape
@@ -32,15 +32,15 @@ def describe_prompts(model: SelectivePromptModel) -> dict[str, float]:
 
 
 def usage(chosen: Sequence[int], *, num_prompts: int) -> dict[str, float]:
-    """How the choices fall on the prompts.
+    """How often each prompt is selected.
 
     Args:
         chosen: the prompt of each response.
         num_prompts: K.
 
     Returns:
-        `usage/prompt_0` and on, in percent; `prompts_used`; `dead_prompts`, which nothing chose; `usage_entropy`, in
-        nats, 0 to log K.
+        `usage/prompt_0`, `usage/prompt_1`, ... in percent; `prompts_used`; `dead_prompts`, the number of prompts that
+        were never selected; `usage_entropy`, in nats, 0 to log K.
     """
     counts = Counter(chosen)
     shares = np.array([counts[prompt] for prompt in range(num_prompts)]) / len(chosen)
@@ -54,17 +54,17 @@ def usage(chosen: Sequence[int], *, num_prompts: int) -> dict[str, float]:
 
 
 def agreement(similarity_NK: Tensor, nll_NK: Tensor) -> dict[str, float]:
-    """Whether the retriever prefers what the language model prefers.
+    """How well the preferences of the retriever agree with those of the language model.
 
     Args:
-        similarity_NK: of each context to each prompt.
-        nll_NK: of each response under each prompt.
+        similarity_NK: similarity of each context to each prompt.
+        nll_NK: NLL of each response under each prompt.
 
     Returns:
-        `lm_agreement`, in percent: how often the most similar prompt is that of least NLL; and, where the ranks of a
-        response differ at all, `lm_rank_correlation`: Spearman's rho of similarity and -NLL, averaged over responses.
+        `lm_agreement`, in percent: how often the most similar prompt is that of least NLL. `lm_rank_correlation`:
+        Spearman's rho of similarity and -NLL, averaged over the responses for which both vary; absent if there is none.
     """
-    from scipy.stats import spearmanr  # a second of imports, for which nobody who only plans should wait
+    from scipy.stats import spearmanr  # imported here, because it takes a second that planning does not need
 
     chosen_N, best_N = similarity_NK.argmax(1), nll_NK.argmin(1)
     found = {"lm_agreement": 100 * float((chosen_N == best_N).double().mean())}

@@ -1,4 +1,4 @@
-"""In-context replies from an OpenAI-compatible server instead of the backbone: text alone, so no NLL."""
+"""In-context replies from an OpenAI-compatible server instead of the backbone. The server returns text, so no NLL."""
 
 import os
 from collections.abc import Callable
@@ -13,22 +13,22 @@ from spt_core.evaluation import Evaluation, Prediction, summarise
 from spt_core.splits import load_splits
 
 CONCURRENT = 8
-"""Requests at once."""
+"""Number of concurrent requests."""
 RETRIES = 5
-"""Of a request that the server refuses for now or that is lost."""
+"""Retries of a request that fails for a temporary reason."""
 KEYLESS = "none"
-"""What is sent as a key where the environment has none, for servers that ask for none."""
+"""Placeholder key if the environment has none, for servers that need no key."""
 
 
 def evaluate(config: TrialConfig, *, on_progress: Callable[[float], None] | None = None) -> Evaluation:
-    """The test responses as a server replies to them.
+    """Let a server reply to the test contexts, and score its replies.
 
     Args:
-        config: an in-context trial with an endpoint. Its backbone lends the tokenizer, which cuts long contexts.
-        on_progress: called with the share done, 0 to 1.
+        config: an in-context trial with an endpoint. The tokenizer of its backbone is used to cut long contexts.
+        on_progress: called with the share that is done, 0 to 1.
 
     Raises:
-        ValueError: the server does not reply; says why.
+        ValueError: the server does not reply; the message has the reason.
     """
     import openai
 

@@ -1,4 +1,4 @@
-"""What a trained adapter is worth: NLL under the retriever's choice, replies, and the metrics of both."""
+"""Evaluation of a trained adapter: NLL under the selected prompt, generated replies, and the metrics of both."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from spt_core.model import SelectivePromptModel
 from spt_core.routing import fit_turn_rule, routes
 
 ROUTED_METRICS = ("f1", "bleu", "rouge_l", "dist_avg")
-"""Metrics of the replies of each routing control, where it has replies."""
+"""Metrics of the replies of each routing control, if its replies were decoded."""
 
 
 @torch.no_grad()
@@ -38,7 +38,7 @@ def selected_nll(model: SelectivePromptModel, examples: list[Example], *, batch_
 
 @torch.no_grad()
 def selected_prompts(model: SelectivePromptModel, examples: list[Example], *, batch_size: int) -> list[int]:
-    """The prompt that the retriever selects for each context; the backbone is not asked."""
+    """The prompt that the retriever selects for each context, without a pass through the backbone."""
     chosen: dict[int, int] = {}
     for indices in by_length(examples, batch_size=batch_size):
         batch = to_decode(collate([examples[index] for index in indices])).to(model.backbone.device)
@@ -67,17 +67,18 @@ def dev_metric(
 
 @dataclass(frozen=True)
 class Prediction:
-    """One test response: what was asked, what the human said, what the model said, and how it chose.
+    """One test response: the context, the human reply, the generated reply, and the selection of the prompt.
 
     Attributes:
         turn: index of the reply in its conversation, from 0; `stage` is `opening`, `middle` or `closing`.
-        prediction: the reply after the cut rule; `raw_prediction` is before it, `cut_by` the rule that cut, if any.
+        prediction: the reply after the cut rule; `raw_prediction` is the reply before it, `cut_by` the rule that
+            applied, if any.
         prompt: index of the selected prompt.
-        similarity: of the context to each prompt, activated.
-        nll: of the human reply under the selected prompt, mean per token, in nats; `nll_by_prompt` under each. None
-            and empty, as are the similarities, where a server replied.
+        similarity: activated similarity of the context to each prompt; empty if a server replied.
+        nll: NLL of the human reply under the selected prompt, mean per token, in nats; None if a server replied.
+        nll_by_prompt: the same under each prompt; empty if a server replied.
         num_tokens: response tokens, EOS included.
-        replies: the reply under each prompt, after the cut rule; None where only the selected one was decoded.
+        replies: the reply under each prompt, after the cut rule; None if only the selected prompt was decoded.
     """
 
     dialogue: str
@@ -98,7 +99,7 @@ class Prediction:
 
     @classmethod
     def of(cls, example: Example, raw: str, *, cut: bool, **choice: Any) -> "Prediction":
-        """The prediction for an example: what it was about, the reply with the cut rule applied, and the choice."""
+        """The prediction for an example, from the raw reply and the fields that describe the selection."""
         reply, cut_by = text_metrics.cut(raw) if cut else (raw, None)
         return cls(
             dialogue=example.dialogue,
@@ -117,7 +118,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The metrics of a set of test responses, flat by name, and the responses in the order of the data set."""
+    """The metrics of a set of test responses by name, and the responses in the order of the data set."""
 
     metrics: dict[str, float]
     predictions: list[Prediction]
@@ -137,13 +138,13 @@ def evaluate(
     """Score and decode every example under the prompt that its context selects, and under the routing controls.
 
     Args:
-        model: trained.
+        model: the trained model.
         tokenizer: of its backbone.
-        examples: of the test split.
-        config: decoding and scoring.
-        dev: what the control that chooses by turn is fitted on; without it, and at K = 1, there are no controls.
-        seed: of the controls' random choices.
-        on_progress: called on every worker alike with the share done, 0 to 1.
+        examples: examples of the test split.
+        config: settings of decoding and scoring.
+        dev: the examples on which the rule by turn is fitted; without them, and at K = 1, there are no controls.
+        seed: seed of the controls' random choices.
+        on_progress: called on every worker with the share that is done, 0 to 1.
     """
     if not examples:
         return Evaluation({}, [])
@@ -188,9 +189,9 @@ def summarise(predictions: list[Prediction], *, bert_encoder: str | None) -> dic
     """The metrics of a set of predictions.
 
     Returns:
-        `test/...` on cut replies, `raw/...` on uncut ones, `human/...` on the references at the same n; shares are
-        in percent, NLLs in nats per response token. `persona_...` is the overlap of a reply with its persona (Table 5),
-        `dist_gap` how far DIST_AVG is from that of the references.
+        `test/...` of the replies after the cut rule, `raw/...` of those before it, `human/...` of the same number of
+        references. Shares are in percent, NLLs in nats per response token. `persona_...` is the overlap of a reply with
+        its persona (Table 5), `dist_gap` the distance of DIST_AVG from that of the references.
     """
     replies = [prediction.prediction for prediction in predictions]
     raw = [prediction.raw_prediction for prediction in predictions]
@@ -219,7 +220,7 @@ def summarise(predictions: list[Prediction], *, bert_encoder: str | None) -> dic
 
 
 def _summarise_choice(predictions: list[Prediction]) -> dict[str, float]:
-    """NLLs, use of the prompts, and whether the language model agrees; nothing where a server replied."""
+    """NLLs, usage of the prompts, and agreement with the language model; nothing if a server replied."""
     if predictions[0].nll is None:
         return {}
     nll_NK, similarity_NK = _columns(predictions)
@@ -234,7 +235,7 @@ def _summarise_choice(predictions: list[Prediction]) -> dict[str, float]:
 
 
 def summarise_routes(predictions: list[Prediction], *, turn_rule: dict[int, int], seed: int) -> dict[str, float]:
-    """`routing/NAME/nll` under each control, and the metrics of its replies where all prompts were decoded."""
+    """`routing/NAME/nll` of each control, and the metrics of its replies if all prompts were decoded."""
     nll_NK, similarity_NK = _columns(predictions)
     tokens = [prediction.num_tokens for prediction in predictions]
     references = [prediction.reference for prediction in predictions]
@@ -265,7 +266,7 @@ def _own_rows(batch: Batch, model: SelectivePromptModel) -> Batch:
 
 
 def _nll_by_prompt(model: SelectivePromptModel, batch: Batch) -> Tensor:
-    # One prompt at a time: the same arithmetic as all K at once, and memory that does not grow with K.
+    # One prompt at a time, so that memory does not grow with K; the arithmetic is the same.
     each_prompt = [
         response_nll(
             model.token_logp(batch, torch.full((len(batch), 1), k, device=batch.mask_BT.device)), batch.response_mask_BR
@@ -295,7 +296,7 @@ def _cut(raw: str, config: EvaluationConfig) -> tuple[str, str | None]:
 def _predict(
     model: SelectivePromptModel, tokenizer: Any, batch: Batch, asked: Batch, *, config: EvaluationConfig
 ) -> list[Prediction]:
-    """Predictions of some rows; `asked` holds the contexts that are decoded and read by the retriever."""
+    """Predictions of some rows; `asked` has the contexts for decoding and for the retriever."""
     similarity_BK = model.activate(model.cosine(asked))
     chosen_B = similarity_BK.argmax(-1)
     nll_BK = _nll_by_prompt(model, batch)

@@ -1,4 +1,4 @@
-"""The parts of a trial's config: every field, its default and what it means.
+"""The parts of a trial's config: every field, its default and its meaning.
 
 Where the paper and the released code differ, the default is the paper's (docs/notation.md has the table).
 """
@@ -32,20 +32,20 @@ class BackboneConfig(Part):
     precision: Precision = "auto"
     """Arithmetic of the frozen model. Soft prompts, retriever and losses are float32, and float64 under float64."""
     dropout: bool = False
-    """Keep the model's own dropout on in training, as the released code does; a mask of its own for each prompt."""
+    """Keep the model's dropout on in training, as in the released code, with a different mask for each prompt."""
 
 
 class DataConfig(Part):
-    """Where the dialogues come from and how many responses of each split are used."""
+    """The sources of the dialogues, and the number of responses of each split."""
 
     train: str = Field("sample:train", min_length=1)
     """Source of the training and dev dialogues (see `conversations.load`)."""
     test: str = Field("sample:valid", min_length=1)
-    """Source of the test dialogues, read once by a trial, at its end."""
+    """Source of the test dialogues, on which a trial is evaluated once, at its end."""
     dev_dialogues: int = Field(100, ge=1)
     """Dialogues carved from the training source for dev, with personas disjoint from the rest."""
     split_seed: int = Field(0, ge=0)
-    """Seed of that carving and of the choice of responses below; the same in every trial of a sweep."""
+    """Seed of the dev split and of the choice of responses below; the same in every trial of a sweep."""
     max_dev_responses: int | None = Field(None, ge=1)
     """Dev responses scored at each evaluation; all when None."""
     max_test_responses: int | None = Field(None, ge=1)
@@ -53,8 +53,8 @@ class DataConfig(Part):
     max_tokens: int = Field(512, ge=16)
     """Most tokens of context plus response; the context is cut from the left (BOS stays)."""
     boundary: Literal["joint", "released"] = "joint"
-    """Where decoding starts: at the tokens that training saw before the response, or, as the released code, at
-    those of the text that ends in `R: ` with its space, which training never sees."""
+    """Tokens that decoding continues: those before the response in training, or, as in the released code, those of the
+    text that ends in `R: ` with its space, which do not occur in training."""
     train_eos: bool = True
     """Whether the end of sequence is a token of the response."""
 
@@ -69,7 +69,7 @@ class PromptsConfig(Part):
     init: Literal["gaussian", "vocabulary", "text"] = "gaussian"
     """Standard Gaussian (the paper), the embeddings of random tokens, or those of `init_text`."""
     init_text: str | None = None
-    """Prompt k starts at the tokens k * L, k * L + 1, ... of this text, over and over."""
+    """Prompt k starts at the tokens k * L, k * L + 1, ... of this text, which is repeated as needed."""
 
     @model_validator(mode="after")
     def _text_where_it_is_read(self) -> "PromptsConfig":
@@ -84,12 +84,12 @@ class RetrieverConfig(Part):
     projections: Literal["separate", "shared"] = "separate"
     """lin_C and lin_sp as two layers, or one layer applied to both."""
     reads: Literal["context", "sequence"] = "context"
-    """What it reads in training; `sequence` leaks the response, which is not there at inference."""
+    """Text that it reads in training; `sequence` includes the response, which is absent at inference."""
     masked: bool = True
-    """Average over tokens alone; else over padding too: in training up to `data.max_tokens` columns, at inference
-    those of the batch, so that the chosen prompt depends on who shares it."""
+    """Average over tokens alone. If false, also over padding: in training up to `data.max_tokens` columns, at inference
+    those of the batch, so that the selected prompt depends on the other rows of the batch."""
     activation: Activation = "softplus"
-    """s from the cosine: softplus, the released one (beta 10, threshold 1: not monotone), or the cosine itself."""
+    """From cosine to similarity: softplus, the released softplus (beta 10, threshold 1: not monotone), or none."""
 
 
 class SoftPromptTerm(Part):
@@ -98,7 +98,7 @@ class SoftPromptTerm(Part):
     enabled: bool = True
     weight: float = Field(1.0, ge=0)
     reduction: Literal["sum_over_prompts", "mean"] = "sum_over_prompts"
-    """Over prompts; over the tokens of the batch it is the mean."""
+    """Reduction over prompts; over the tokens of the batch it is always the mean."""
 
 
 class ContrastiveTerm(Part):
@@ -110,15 +110,15 @@ class ContrastiveTerm(Part):
     """Gamma: contexts whose similarity M is above it form a positive pair (0 to 100), or `quantile:0.9` for that
     quantile of M over pairs of training contexts."""
     similarity: str = "bleu"
-    """M: `bleu`, `rouge_l`, `embedding` (cosine by a bundled encoder) or `embedding:` and an encoder's name."""
+    """M: `bleu`, `rouge_l`, `embedding` (cosine by the bundled encoder), or `embedding:` and the name of an encoder."""
     text: Literal["context", "persona"] = "context"
-    """What M compares: persona and history, or the persona alone."""
+    """Text that M compares: persona and history, or the persona alone."""
     scores: Literal["activated", "raw"] = "activated"
     """The score vectors that are compared: after the activation, or the cosines before it."""
     reduction: Literal["mean", "sum"] = "mean"
-    """Over the pairs."""
+    """Reduction over the pairs."""
     group_size: int | None = Field(None, ge=2)
-    """Form pairs within so many neighbouring contexts of a batch only, as GPUs on their own would; None: all of it."""
+    """Form pairs only within groups of so many contexts of a batch, as separate GPUs do; None: in the whole batch."""
 
     @field_validator("threshold")
     @classmethod
@@ -154,11 +154,11 @@ class SelectionTerm(Part):
     tau_s: float = Field(1.0, gt=0)
     """Temperature of the retriever's softmax(S / tau_s)."""
     direction: Literal["target_to_scores", "scores_to_target"] = "target_to_scores"
-    """KL(target || softmax(S / tau_s)), or the other way round."""
+    """KL(target || softmax(S / tau_s)), or KL(softmax(S / tau_s) || target)."""
     nll: Literal["mean", "sum"] = "mean"
     """The NLL in the target: mean per response token, or their sum."""
     target_noise: float = Field(0.0, ge=0)
-    """Standard deviation of Gaussian noise on the target's logits, so that it stays a distribution."""
+    """Standard deviation of Gaussian noise that is added to the target's logits."""
 
 
 class FusionTerm(Part):
@@ -167,8 +167,8 @@ class FusionTerm(Part):
     enabled: bool = True
     weight: float = Field(1.0, ge=0)
     of: Literal["probabilities", "weighted_logits"] = "probabilities"
-    """The mean of the K distributions (the paper), or the sum of the K logits weighted by similarity, through which
-    the retriever is trained too (the released code)."""
+    """The mean of the K distributions (the paper), or the sum of the K logits weighted by similarity, which also trains
+    the retriever (the released code)."""
 
 
 class LossesConfig(Part):
@@ -190,41 +190,41 @@ class LossesConfig(Part):
 
 
 class OptimConfig(Part):
-    """Adam with a constant learning rate, as Table 6."""
+    """Adam with a constant learning rate, as in Table 6."""
 
     learning_rate: float = Field(0.01, gt=0)
     batch_size: int = Field(8, ge=1)
     """Contexts in one step, over all workers."""
     epochs: int = Field(1, ge=1)
     max_steps: int | None = Field(None, ge=1)
-    """Stop after so many optimisation steps, whatever the epochs say."""
+    """Most optimisation steps, also if the epochs are not complete."""
     order: Literal["each_epoch", "once"] = "each_epoch"
-    """Draw the order of batches anew for each epoch, or once for all, as the released code."""
+    """Draw a new order of batches for each epoch, or one order for all epochs, as in the released code."""
     patience: int | None = Field(None, ge=1)
-    """Stop after so many evaluations in a row without a better one; None: never early."""
+    """Stop after this number of successive evaluations without improvement; None: do not stop early."""
 
 
 class EvaluationConfig(Part):
-    """When dev is scored and by what the checkpoint is chosen, and how the test responses are decoded and scored."""
+    """When dev is scored, the criterion that chooses the checkpoint, and how test responses are decoded and scored."""
 
     split: Literal["test", "dev", "none"] = "test"
-    """What is decoded and scored at the end. A search decodes dev or nothing: test is not for choosing."""
+    """Split that is decoded and scored at the end. A search uses dev or none, because test must not decide a choice."""
     every_steps: int | None = Field(None, ge=1)
-    """Score dev every so many steps, beside the start, the end of each epoch and the end."""
+    """Score dev after every so many steps, and always at the start, after each epoch and at the end."""
     select_by: SELECT_BY = "nll"
-    """What chooses the checkpoint, on dev: NLL under the selected prompt, the training objective, or a metric of the
-    decoded replies (which costs decoding dev each time)."""
+    """Criterion on dev that chooses the checkpoint: NLL under the selected prompt, the training objective, or a metric
+    of the decoded replies (then each evaluation decodes dev)."""
     batch_size: int = Field(16, ge=1)
     max_new_tokens: int = Field(32, ge=1)
     generation: dict[str, bool | int | float] = Field(default_factory=dict)
-    """More options of transformers' `generate`, such as `{"num_beams": 4}`; greedy without any."""
+    """Options of transformers' `generate`, such as `{"num_beams": 4}`; without any, decoding is greedy."""
     cut: bool = True
-    """Cut a reply at the first `R:`, `Q:`, `Summary:`, newline or colon, as the released code does."""
+    """Cut a reply at the first `R:`, `Q:`, `Summary:`, newline or colon, as in the released code."""
     controls: bool = False
     """Decode under every prompt, so that the routing controls (a random prompt, each fixed one, a rule by turn,
-    shuffled contexts, the prompt of least NLL) have replies and not NLLs alone."""
+    shuffled contexts, the prompt of least NLL) have replies and not only NLLs."""
     bert_encoder: str | None = "bundled:minilm-l6"
-    """Encoder of BERTScore (`microsoft/deberta-xlarge-mnli` is the paper's); None leaves it out."""
+    """Encoder of BERTScore (the paper's is `microsoft/deberta-xlarge-mnli`); None omits BERTScore."""
 
     @model_validator(mode="after")
     def _an_encoder_where_it_chooses(self) -> "EvaluationConfig":
@@ -241,11 +241,11 @@ class LoraConfig(Part):
     scaling: float = Field(2.0, gt=0)
     """alpha / rank."""
     target_modules: tuple[str, ...] = Field(("q_proj", "v_proj"), min_length=1)
-    """Linear layers that get an update, by the end of their names."""
+    """Linear layers with an update, by the last part of their names."""
 
 
 class InContextConfig(Part):
-    """Instruction and examples before the context, and no training: GPT-3.5's row in Table 4."""
+    """An instruction and solved examples before the context, without training: the GPT-3.5 row of Table 4."""
 
     num_examples: int = Field(0, ge=0)
     """Training replies shown with their contexts; 0 is zero-shot."""
@@ -254,7 +254,7 @@ class InContextConfig(Part):
     """Base URL of an OpenAI-compatible server that replies instead of the backbone; its key comes from the
     environment (OPENAI_API_KEY). Such a trial has no NLL."""
     endpoint_model: str | None = None
-    """The server's name of the model."""
+    """Name of the model on the server."""
 
     @model_validator(mode="after")
     def _a_server_serves_a_model(self) -> "InContextConfig":
@@ -264,13 +264,13 @@ class InContextConfig(Part):
 
 
 class ComputeConfig(Part):
-    """How the arithmetic is laid out; none of it changes the mathematics, so it is not part of the identity."""
+    """The layout of the computation. It does not change the mathematics, so it is not part of the identity."""
 
     micro_batch_size: int | None = Field(None, ge=1)
     """Contexts of one worker that go through the backbone at once; None: all of them."""
     prompts_per_pass: int | None = Field(None, ge=1)
     """Soft prompts that go through the backbone at once; None: all K. Memory does not grow with K beyond it."""
     gradient_checkpointing: bool = False
-    """Keep the input of each layer alone and compute the rest again in the backward pass."""
+    """Save only the input of each layer, and compute the rest again in the backward pass."""
     threads: int | None = Field(None, ge=1)
-    """CPU threads of torch in each worker; None: one per CPU the worker was given."""
+    """CPU threads of torch in each worker; None: one for each CPU of the worker."""

@@ -1,4 +1,4 @@
-"""The gradient of one global batch, over workers and in parts: where the compute layout meets the mathematics."""
+"""The gradient of one global batch, computed by several workers and in parts of limited memory."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -28,22 +28,23 @@ def backward(
 ) -> dict[str, float]:
     """Add the gradient of the global batch's objective to the parameters (Eq. 6).
 
-    The objective couples prompts (selection, fusion) and rows (contrastive), and sees the backbone only through its
-    scores. So the scores of the global batch come first, from all workers and all parts; then the gradient with
-    respect to them; then each part carries its share of that back through the backbone. A worker's only part keeps
-    its graph; of several, each is computed again when its turn comes, so that memory is that of the largest part.
+    The objective couples prompts (selection, fusion) and rows (contrastive), and depends on the backbone only through
+    its scores. Three stages follow from that: compute the scores of the global batch on all workers, part by part;
+    compute the gradient with respect to the scores; propagate it through the backbone, part by part. With one part the
+    graph of the first stage is kept. With several, each part is computed again in the third stage, so that memory is
+    that of the largest part.
 
     Args:
         model: prompts, retriever and backbone.
         batch: the global batch, the same on every worker.
         config: losses, with Gamma as a number, and compute layout.
-        step: from 1; with the seed it names the random streams of dropout and of noise.
-        scaler: of float16 gradients.
-        with_norms: also the norm of each weighted term's gradient, at the cost of a backward pass for each.
+        step: from 1; with the seed it determines the random streams of dropout and noise.
+        scaler: gradient scaler of float16.
+        with_norms: also compute the norm of each weighted term's gradient, which takes a backward pass for each.
 
     Returns:
-        Each term that is on, unweighted, `total`, `positive_pairs` (in percent) where there are pairs, and
-        `gradient_norm/...` if asked for and finite (float16 may overflow).
+        Each term that is on, unweighted; `total`; `positive_pairs` in percent, if there are pairs; and, with
+        `with_norms`, each `gradient_norm/...` that is finite (float16 may overflow).
     """
     if config.backbone.dropout:
         with model.backbone.dropping_out(generator(config.seed, "dropout", step).initial_seed()):
@@ -121,11 +122,11 @@ def _backward(
 
 
 def dev_objective(model: SelectivePromptModel, examples: list[Example], *, config: TrialConfig) -> float:
-    """Mean over batches of the training objective on dev: what the released code chooses its epoch by.
+    """Mean over batches of the training objective on dev; the released code selects its epoch by it.
 
     Args:
-        model: as it is now.
-        examples: of dev.
+        model: the model in its present state.
+        examples: the dev examples.
         config: losses, with Gamma as a number, and batch size.
     """
     totals = []
@@ -145,7 +146,7 @@ def dev_objective(model: SelectivePromptModel, examples: list[Example], *, confi
 
 
 def text_of(example: Example, contrastive: ContrastiveTerm) -> str:
-    """What M compares of an example."""
+    """The text of an example that M compares."""
     return example.persona if contrastive.text == "persona" else example.context
 
 
@@ -154,7 +155,7 @@ def _mixes_logits(losses: LossesConfig) -> bool:
 
 
 def _text_similarity(batch: Batch, losses: LossesConfig) -> Tensor:
-    """M over the batch, where a term reads it."""
+    """M over the batch; zeros if the contrastive term is off."""
     device = batch.mask_BT.device
     if not losses.contrastive.enabled:
         return torch.zeros(len(batch), len(batch), device=device)
@@ -182,7 +183,7 @@ def _share_of_positive_pairs(text_similarity_BB: Tensor, losses: LossesConfig) -
 
 
 def _gradient_norm(model: SelectivePromptModel, carry_back: Callable[[], None]) -> float:
-    """Norm of what a function adds to the gradients, which are as before after it."""
+    """Norm of the gradients that a function adds; the gradients themselves are restored."""
     parameters = list(model.parameters())
     before = [parameter.grad for parameter in parameters]
     for parameter in parameters:
@@ -196,12 +197,12 @@ def _gradient_norm(model: SelectivePromptModel, carry_back: Callable[[], None]) 
 
 
 def _place(whole: Tensor, rows: slice, prompts: slice) -> tuple[slice, ...]:
-    """Where a part's scores stand among those of all rows: [B, K, R] has an axis of prompts, [B, R] has none."""
+    """Index of a part in the scores of all rows: [B, K, R] has an axis of prompts, [B, R] has none."""
     return (rows, prompts) if whole.dim() == 3 else (rows,)
 
 
 def _parts(num_rows: int, num_prompts: int, config: TrialConfig) -> Iterator[tuple[slice, slice]]:
-    """Rectangles of rows and prompts that go through the backbone at once."""
+    """The parts: rectangles of rows and prompts that go through the backbone in one pass."""
     each_row = config.compute.micro_batch_size or max(1, num_rows)
     each_prompt = config.compute.prompts_per_pass or num_prompts
     for row in range(0, num_rows, each_row):

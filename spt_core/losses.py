@@ -67,7 +67,7 @@ def selection_loss(
         tau_g: temperature of the target, positive.
         tau_s: temperature of the retriever's distribution, positive.
         direction: `target_to_scores`, or `scores_to_target` for KL(softmax(S / tau_s) || target).
-        noise_BK: added to the logits of the target, which so stays a distribution.
+        noise_BK: noise that is added to the logits of the target, so that the target stays a distribution.
 
     Returns:
         Mean over the batch, a scalar in nats; 0 at K = 1.
@@ -100,7 +100,7 @@ def contrastive_loss(
         text_similarity_BB: M(c_i, c_j), 0 to 100; entry [i, j] is read for the pair i < j.
         threshold: Gamma, on the scale of M; a pair above it is positive.
         reduction: `mean` or `sum` over the pairs.
-        group_size: only contexts of the same group of so many neighbours are paired; None: all of the batch.
+        group_size: pair only contexts of the same group of so many neighbours; None: all contexts of the batch.
 
     Returns:
         `1 - cos` (positive) or `max(0, cos)` (negative) over the pairs i < j, a scalar; 0 without a pair.
@@ -161,16 +161,16 @@ def fused_logits_loss(fused_logp_BR: Tensor, mask_BR: Tensor) -> Tensor:
 
 
 class Scores(NamedTuple):
-    """What the backbone and the retriever say of a batch; all that the losses need."""
+    """The outputs of backbone and retriever for a batch: all inputs of the losses that depend on parameters."""
 
     cosine_BK: Tensor
     """Cosine of context and prompt before the activation."""
     similarity_BK: Tensor
     """The activated cosine: s_C,i of Eq. 1."""
     token_logp_BKR: Tensor
-    """Log-probability of each response token under each prompt, in nats; anything where the mask is 0."""
+    """Log-probability of each response token under each prompt, in nats; ignored where the mask is 0."""
     fused_logp_BR: Tensor | None = None
-    """The same under the sum of logits weighted by similarity; only where the fusion of logits is on."""
+    """The same under the sum of logits weighted by similarity; None unless the fusion of logits is on."""
 
 
 def objective(

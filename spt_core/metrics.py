@@ -1,7 +1,6 @@
-"""How good generated replies are: overlap with the references, diversity, length, and what was cut from them.
+"""Metrics of generated replies: overlap with the references, diversity, length, emoji, and the cut rule.
 
-The metrics are those of the paper's tables, computed as its released evaluation does, and on a 0 to 100
-scale unless said otherwise.
+They are the metrics of the paper's tables, computed as in its released evaluation, on a 0 to 100 scale unless noted.
 """
 
 from __future__ import annotations
@@ -21,17 +20,17 @@ from torch.nn import functional
 
 BUNDLED_ENCODER = "bundled:minilm-l6"
 
-# BERTScore's encoders by name, each with the layer that is read (0 is the embeddings). The bundled one needs
-# no network; the other is the paper's. Any other Hub id or folder is read at its last layer.
+# BERTScore's encoders by name, each with the hidden layer that is used (0 is the embeddings). The bundled one needs
+# no network; the other is the paper's. Of any other Hub id or folder the last layer is used.
 BERT_ENCODERS: Mapping[str, int] = {BUNDLED_ENCODER: 6, "microsoft/deberta-xlarge-mnli": 40}
 LAST_LAYER = -1
 MAX_ENCODED_TOKENS = 512
 PAIRS_PER_BATCH = 64
 
-# A search takes the earliest marker, so that "R:" wins over its own colon.
+# The regular expression finds the earliest marker, so "R:" is found before its own colon.
 CUT_MARKER = re.compile(r"R:|Q:|Summary:|\n|:")
 CUT_RULES = {"\n": "newline", ":": "colon"}
-# The rules of `cut`, each with a name that a metric may have.
+# The rules of `cut`, each with its name in metrics.
 CUT_NAMES = {"R:": "reply", "Q:": "query", "Summary:": "summary", "newline": "newline", "colon": "colon"}
 
 # By Unicode block, since the standard library does not know the Emoji property.
@@ -57,18 +56,18 @@ def score(
     - `f1`: unigram F1 of each pair, averaged (see `unigram_f1`).
     - `bleu`: sacrebleu's corpus BLEU (13a tokens, exponential smoothing, cased).
     - `rouge_1`, `rouge_2`, `rouge_l`: rouge-score's F-measure of each pair without stemming, averaged.
-    - `dist_1`, `dist_2`, `dist_avg`: see `dist`; `dist_avg` is the mean of the two. They fall as the number
-      of predictions grows, so only sets of one size compare.
+    - `dist_1`, `dist_2`, `dist_avg`: see `dist`; `dist_avg` is the mean of the two. They decrease with the number
+      of predictions, so compare only sets of equal size.
     - `bert_f1`, `bert_precision`, `bert_recall`, with an encoder: averages over the pairs (see `bert_score`).
 
     Args:
         predictions: the generated replies; they may be empty strings.
         references: the human reply to each, in the same order.
-        bert_encoder: a name in `BERT_ENCODERS`, or any other Hub id or folder; None leaves BERTScore out.
+        bert_encoder: a name in `BERT_ENCODERS`, or any other Hub id or folder; None omits BERTScore.
         device: where the encoder runs, such as "cpu" or "cuda".
 
     Raises:
-        ValueError: the two differ in length, there are none, or a "bundled:" encoder is not one we know.
+        ValueError: the two differ in length, there are none, or a "bundled:" encoder is unknown.
         ModuleNotFoundError: the package of the bundled encoder is not installed.
         OSError: the Hub id or folder cannot be loaded.
     """
@@ -91,7 +90,7 @@ def score(
 def unigram_f1(prediction: str, reference: str) -> float:
     """Harmonic mean of the precision and recall of white-space tokens, 0 to 1; tokens are not normalised.
 
-    A token counts as often as it is in both. Without a common token, as when either is empty, it is 0.
+    A token counts as often as it is in both. Without a common token, for example if either is empty, the result is 0.
     """
     predicted, expected = prediction.split(), reference.split()
     overlap = (Counter(predicted) & Counter(expected)).total()
@@ -102,7 +101,7 @@ def dist(predictions: Sequence[str], n: int) -> float:
     """DIST-n: distinct n-grams over all n-grams of the whole set of predictions, times 100.
 
     A stripped prediction is split on single spaces, so an empty one is one (empty) token. No n-gram spans two
-    predictions. Where no prediction has n tokens, the set scores 0.
+    predictions. If no prediction has n tokens, the result is 0.
 
     Raises:
         ValueError: there are no predictions, or n is under 1.
@@ -123,15 +122,15 @@ def bert_score(
     encoder: str = BUNDLED_ENCODER,
     device: str = "cpu",
 ) -> Tensor:
-    """BERTScore of each pair (Zhang et al., 2020), as the bert-score package has it: no rescaling, no idf.
+    """BERTScore of each pair (Zhang et al., 2020), as in the bert-score package, without rescaling and idf.
 
-    A token's similarity is its largest cosine with a token of the other text, or 0 where all are negative.
+    A token's similarity is its largest cosine with a token of the other text, or 0 if all are negative.
     Precision averages it over the tokens of the prediction, recall over those of the reference. Special tokens
-    such as [CLS] may be matched, but are not averaged over. Where either text has no token of its own, all three
-    scores are 0. Texts are stripped, and truncated to 512 tokens.
+    such as [CLS] may be matched, but are not averaged over. If either text has no token except special ones, all
+    three scores are 0. Texts are stripped, and truncated to 512 tokens.
 
-    torchmetrics' `bert_score` will not do: over more than one pair it compares predictions with the wrong
-    references (Lightning-AI/torchmetrics#2728), and it lets no token match a special one.
+    torchmetrics' `bert_score` is not used: for more than one pair it compares predictions with the wrong
+    references (Lightning-AI/torchmetrics#2728), and it does not let a token match a special one.
 
     Args:
         predictions: the generated replies.
@@ -143,7 +142,7 @@ def bert_score(
         Precision, recall and F1 of each of the N pairs, times 100: float32 [N, 3] on the CPU.
 
     Raises:
-        ValueError: the two differ in length, there are none, or a "bundled:" encoder is not one we know.
+        ValueError: the two differ in length, there are none, or a "bundled:" encoder is unknown.
         ModuleNotFoundError: the package of the bundled encoder is not installed.
         OSError: the Hub id or folder cannot be loaded.
     """
@@ -151,7 +150,7 @@ def bert_score(
     tokenizer, model = load_encoder(encoder, device)
     layer = BERT_ENCODERS.get(encoder, LAST_LAYER)
     max_tokens = min(MAX_ENCODED_TOKENS, tokenizer.model_max_length)
-    # Neighbours in length share a batch, which saves padding.
+    # Texts of similar length are in one batch, which saves padding.
     by_length = sorted(range(len(predictions)), key=lambda i: len(predictions[i]) + len(references[i]))
     scores_N3 = torch.empty(len(predictions), 3)
     for start in range(0, len(by_length), PAIRS_PER_BATCH):
@@ -174,14 +173,14 @@ def bert_score(
 
 @cache
 def load_encoder(name: str, device: str) -> tuple[Any, Any]:
-    """Tokenizer and model of an encoder, in eval mode and float32: loaded once a process, without a word.
+    """Tokenizer and model of an encoder, in eval mode and float32; loaded once a process, without log output.
 
     Args:
         name: "bundled:minilm-l6", a Hub id or a folder.
         device: where it runs, such as "cpu" or "cuda".
 
     Raises:
-        ValueError: a "bundled:" encoder that is not one we know.
+        ValueError: a "bundled:" encoder that is unknown.
         ModuleNotFoundError: the package of the bundled encoder is not installed.
         OSError: the Hub id or folder cannot be loaded.
     """
@@ -197,10 +196,10 @@ def load_encoder(name: str, device: str) -> tuple[Any, Any]:
 def cut(prediction: str) -> tuple[str, str | None]:
     """The released code's cut of a prediction: everything before its first marker, stripped.
 
-    The markers are `R:`, `Q:`, `Summary:`, a newline and a colon, wherever they stand, as in `:)` and `7:30`.
+    The markers are `R:`, `Q:`, `Summary:`, a newline and a colon, at any place, also in `:)` and `7:30`.
 
     Returns:
-        What is left, and the rule that cut ("R:", "Q:", "Summary:", "newline" or "colon") or None.
+        The text before the marker, and the rule that applied ("R:", "Q:", "Summary:", "newline", "colon" or None).
     """
     marker = CUT_MARKER.search(prediction)
     if marker is None:
@@ -209,10 +208,10 @@ def cut(prediction: str) -> tuple[str, str | None]:
 
 
 def persona_overlap(predictions: Sequence[str], personas: Sequence[str]) -> dict[str, float]:
-    """How much of the replies is the persona's own words (Table 5), times 100.
+    """Overlap of the replies with the words of the persona (Table 5), times 100.
 
-    Each persona, its sentences joined, is the one reference of its reply. The brevity penalty is then large for any
-    short reply, so the BLEU says more of length than of overlap; the precisions do not have it.
+    Each persona, its sentences joined, is the single reference of its reply. A reply is shorter than a persona, so the
+    brevity penalty is large, and BLEU depends on the length more than on the overlap. The precisions have no penalty.
 
     Args:
         predictions: the replies.
@@ -243,9 +242,9 @@ def mean_length(predictions: Sequence[str]) -> float:
 
 
 def has_emoji(text: str) -> bool:
-    """Whether a text has an emoji, judged by Unicode block.
+    """Whether a text has an emoji, by Unicode block.
 
-    Pictographs, flags, keycaps and whatever the selector U+FE0F follows count, and so does every symbol of
+    Pictographs, flags, keycaps and characters followed by the selector U+FE0F count, and so does every symbol of
     Miscellaneous Symbols and Dingbats, such as a check mark. Emoticons such as `:)` do not count, nor does a
     trade mark sign without the selector.
     """
@@ -277,7 +276,7 @@ def _require_pairs(predictions: Sequence[str], references: Sequence[str]) -> Non
 
 
 def _corpus_bleu(predictions: Sequence[str], references: Sequence[str]) -> float:
-    # `force` changes no score: it silences a warning that ConvAI2's text is already tokenised, as it is.
+    # `force` changes no score. It suppresses a warning about tokenised text, which ConvAI2's text is.
     return float(BLEU(force=True).corpus_score(list(predictions), [list(references)]).score)
 
 
@@ -293,12 +292,12 @@ def _rouge_scorer() -> Any:
     from rouge_score.rouge_scorer import RougeScorer
     from rouge_score.tokenizers import DefaultTokenizer
 
-    # Its own default, named: left out, it logs a line on every construction.
+    # The default tokenizer, given explicitly, because rouge-score logs a line if it is omitted.
     return RougeScorer(["rouge1", "rouge2", "rougeL"], tokenizer=DefaultTokenizer(use_stemmer=False))
 
 
 def _greedy_match(hidden_2BTD: Tensor, attended_2BT: Tensor, counted_2BT: Tensor) -> Tensor:
-    """Precision, recall and F1 [B, 3] of B predictions (the first half of the rows) against their references.
+    """Precision, recall and F1, [B, 3], of B predictions (the first half of the rows) against their references.
 
     T is the padded number of tokens, P for a prediction and R for a reference. A token that is `attended`
     (not padding) may be matched; one that is `counted` (not special either) is averaged over.
@@ -306,7 +305,7 @@ def _greedy_match(hidden_2BTD: Tensor, attended_2BT: Tensor, counted_2BT: Tensor
     unit_2BTD = functional.normalize(hidden_2BTD, dim=-1) * attended_2BT[:, :, None]
     predicted_BPD, expected_BRD = unit_2BTD.chunk(2)
     counted_BP, counted_BR = counted_2BT.chunk(2)
-    cosine_BPR = (predicted_BPD @ expected_BRD.mT).clamp_min(0)  # so padding, at 0, never wins
+    cosine_BPR = (predicted_BPD @ expected_BRD.mT).clamp_min(0)  # so padding, at 0, is never the maximum
     precision_B = (cosine_BPR.amax(2) * counted_BP).sum(1) / counted_BP.sum(1)
     recall_B = (cosine_BPR.amax(1) * counted_BR).sum(1) / counted_BR.sum(1)
     f1_B = 2 * precision_B * recall_B / (precision_B + recall_B).clamp_min(1e-12)
@@ -328,7 +327,7 @@ def _bundled_folder(name: str) -> str:
 
 @contextmanager
 def _quiet_transformers() -> Iterator[None]:
-    """Without progress bars and warnings while a checkpoint loads; the caller's settings come back after."""
+    """A context without progress bars and warnings of transformers; the settings are restored after it."""
     from transformers.utils import logging
 
     verbosity, had_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()

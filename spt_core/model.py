@@ -1,4 +1,4 @@
-"""The model: a frozen backbone behind a group of soft prompts, and the retriever that picks one (Figure 1)."""
+"""The model: a frozen backbone behind a group of soft prompts, and the retriever that selects one (Figure 1)."""
 
 from typing import Any
 
@@ -18,11 +18,11 @@ class SelectivePromptModel(nn.Module):
 
     Args:
         backbone: the frozen language model.
-        start_KLD: where the prompts start; L may be 0, which is a model without prompts.
-        retriever: its variant; None where there is nothing to choose.
-        padding_id: the tokenizer's padding token, which a retriever without a mask reads too.
-        max_tokens: columns that such a retriever averages over in training.
-        seed: of the retriever's initialisation.
+        start_KLD: initial values of the prompts; with L = 0 the model has no prompts.
+        retriever: variant of the retriever; None if there is one prompt and nothing to select.
+        padding_id: the tokenizer's padding token, whose embedding a retriever without a mask averages too.
+        max_tokens: number of columns that such a retriever averages over in training.
+        seed: seed of the retriever's initialisation.
     """
 
     def __init__(
@@ -36,8 +36,7 @@ class SelectivePromptModel(nn.Module):
         seed: int,
     ) -> None:
         super().__init__()
-        # Kept out of the module tree: the backbone is shared between trials, is never trained, and is no part of
-        # the adapter's state.
+        # In a tuple, so that it is no submodule: trials share the backbone, and it is not part of the adapter's state.
         self._backbone = (backbone,)
         self.prompts = SoftPromptGroup(start_KLD)
         self.reading = retriever or RetrieverConfig()
@@ -58,7 +57,7 @@ class SelectivePromptModel(nn.Module):
         return self.prompts.embedding_KLD.shape[0]
 
     def forward(self, batch: Batch) -> Scores:
-        """The scores of every row under every prompt, as in training."""
+        """The scores of every row under every prompt, computed as in training."""
         cosine_BK = self.cosine(batch, training=True)
         logp_BKR = self.token_logp(batch, self._prompts_of(batch, slice(None)))
         return Scores(cosine_BK, self.activate(cosine_BK), logp_BKR)
@@ -68,7 +67,7 @@ class SelectivePromptModel(nn.Module):
 
         Args:
             batch: B rows.
-            training: read what the variant reads in training; at inference it is the context.
+            training: read the text that the variant reads in training; at inference the retriever reads the context.
         """
         if self.retriever is None:
             return torch.zeros(len(batch), self.num_prompts, dtype=self.backbone.dtype, device=batch.mask_BT.device)
@@ -96,7 +95,7 @@ class SelectivePromptModel(nn.Module):
 
         Args:
             batch: B rows.
-            prompt_BC: indices of the C prompts that each row goes under.
+            prompt_BC: indices of the C prompts for each row.
 
         Returns:
             [B, C, R], in nats.
@@ -107,12 +106,13 @@ class SelectivePromptModel(nn.Module):
         return logp_NR.view(num_rows, num_chosen, -1)
 
     def logp_of(self, batch: Batch, prompts: slice, *, mixed: bool) -> tuple[Tensor, ...]:
-        """What the losses need of the backbone for some prompts.
+        """The log-probabilities that the losses need, for some of the prompts.
 
         Args:
             batch: B rows.
-            prompts: which of the K.
-            mixed: also under the sum of all K prompts' logits weighted by similarity, which trains the retriever.
+            prompts: which of the K prompts.
+            mixed: also compute those of the sum of all K prompts' logits weighted by similarity, which trains the
+                retriever.
 
         Returns:
             `token_logp_BKR` and, if mixed, `fused_logp_BR` of `Scores`.
@@ -125,14 +125,14 @@ class SelectivePromptModel(nn.Module):
         return self.backbone.mixed_logp(inputs_NTD, mask_NT, batch.response_ids_BR, weights_BK)
 
     def generate(self, batch: Batch, prompt_B: Tensor, *, max_new_tokens: int, eos_id: int, **options: Any) -> Tensor:
-        """Replies, each row under its own prompt in one batch; token ids, [B, at most max_new_tokens].
+        """Generate replies, each row with its own prompt in one batch; token ids, [B, at most max_new_tokens].
 
         Args:
             batch: contexts to continue.
-            prompt_B: the prompt of each.
+            prompt_B: the prompt of each row.
             max_new_tokens: most tokens of a reply.
-            eos_id: the token that ends it.
-            options: of transformers' `generate`; greedy without any.
+            eos_id: the token that ends a reply.
+            options: options of transformers' `generate`; without any, decoding is greedy.
         """
         inputs_BTD, mask_BT = self._inputs(
             batch.token_ids_BT[:, : batch.num_context], batch.context_mask_BM, prompt_B.unsqueeze(1)
@@ -146,7 +146,7 @@ class SelectivePromptModel(nn.Module):
         return in_front(*self._texts(token_ids_BT, mask_BT, prompt_BC))
 
     def _texts(self, token_ids_BT: Tensor, mask_BT: Tensor, prompt_BC: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Prompts, the prompt of each text, and the texts, one for each chosen prompt of a row."""
+        """All prompts, then for each row and chosen prompt: the prompt's index, the text and the mask."""
         text_NTD = self.backbone.embed(token_ids_BT).repeat_interleave(prompt_BC.shape[1], dim=0)
         return self.prompts(), prompt_BC.flatten(), text_NTD, mask_BT.repeat_interleave(prompt_BC.shape[1], dim=0)
 

@@ -1,8 +1,8 @@
-"""Data parallelism without a wrapper: each worker takes some rows of a batch that every worker knows whole.
+"""Data parallelism without a wrapper: every worker has the whole batch and runs the backbone on some of its rows.
 
-Scores are small, so they are gathered and every worker computes the same global objective; each then carries the
-gradient back through its own rows, and the sum of those is the gradient of the global batch. With one worker all of
-this is the identity.
+Scores are small, so they are gathered, and every worker computes the same global objective. Each worker propagates the
+gradient through its own rows, and the sum over workers is the gradient of the global batch. With one worker all
+functions here are the identity.
 """
 
 from collections.abc import Iterable
@@ -26,17 +26,17 @@ def rank() -> int:
 
 
 def own_rows(num_rows: int) -> slice:
-    """The rows of a global batch that are this worker's: contiguous, possibly none at the end."""
+    """The rows of a global batch that belong to this worker: contiguous, and empty if there are too few."""
     each = -(-num_rows // world_size())
     return slice(min(rank() * each, num_rows), min((rank() + 1) * each, num_rows))
 
 
 def gather_rows(own: Tensor, num_rows: int) -> Tensor:
-    """All workers' rows of a tensor, in the order of the global batch; carries no gradient.
+    """All workers' rows of a tensor, in the order of the global batch, without gradient.
 
     Args:
-        own: this worker's rows, `own_rows(num_rows)` of the whole.
-        num_rows: rows of the whole.
+        own: this worker's rows, those of `own_rows(num_rows)`.
+        num_rows: number of rows of the global batch.
     """
     if world_size() == 1:
         return own.detach()

@@ -1,4 +1,4 @@
-"""The soft prompt group: K prompts of L virtual tokens each, the SP of the paper, and where it starts."""
+"""The soft prompt group, the SP of the paper: K prompts of L virtual tokens each, and their initial values."""
 
 from typing import Any
 
@@ -26,22 +26,22 @@ class SoftPromptGroup(nn.Module):
 
 
 def initial_embedding(config: PromptsConfig, *, vocabulary_VD: Tensor, tokenizer: Any, seed: int) -> Tensor:
-    """Where the prompts start: standard Gaussian (section 3 of the paper), at tokens, or at a text.
+    """The initial values of the prompts: standard Gaussian (section 3 of the paper), random tokens, or a text.
 
-    Each prompt has a stream, or a stretch of the text, of its own, so prompt k starts at the same values whatever K
-    is, and cells of a K sweep with the same seed are paired.
+    Each prompt has its own random stream, or its own part of the text. So prompt k has the same initial values for
+    every K, and cells of a K sweep with the same seed are paired.
 
     Args:
-        config: K, L and the kind of start.
+        config: K, L and the kind of initialisation.
         vocabulary_VD: the backbone's input embeddings.
-        tokenizer: of the backbone; read for a text alone.
+        tokenizer: of the backbone; used for a text alone.
         seed: the trial's seed.
 
     Returns:
         [K, L, D], float32.
 
     Raises:
-        ValueError: the text gives two prompts the same start, from which they could never part.
+        ValueError: the text gives two prompts the same initial values, and they would stay equal.
     """
     streams = [generator(seed, "prompt", k) for k in range(config.num_prompts)]
     num_tokens, width = vocabulary_VD.shape

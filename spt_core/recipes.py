@@ -1,8 +1,8 @@
-"""Whole configs by name: each backbone with the settings that belong to it.
+"""Whole configs by name: each backbone with its settings.
 
-The paper's come from Table 6 (learning rate, epochs, virtual tokens a prompt); K = 4, every lambda 1 and tau_g = 1
-are the config's own defaults. The batch size is not published: 16 is two contexts on each of the paper's eight GPUs,
-the released code's default. A function here returns a value to vary with `override`.
+Those of the paper come from Table 6 (learning rate, epochs, virtual tokens a prompt). K = 4, every lambda 1 and
+tau_g = 1 are the defaults of the config. The batch size is not published: 16 is two contexts on each of the paper's
+eight GPUs, the default of the released code. Each function returns a config, to be varied with `override`.
 """
 
 from collections.abc import Callable
@@ -14,10 +14,10 @@ PAPER_BERT_ENCODER = "microsoft/deberta-xlarge-mnli"
 
 
 def smollm2_135m() -> TrialConfig:
-    """SmolLM2-135M-Instruct from its Python package: a real pretrained model on a laptop, with no download.
+    """SmolLM2-135M-Instruct from its Python package: a pretrained model for a laptop, without a download.
 
-    It is not the paper's, and its learning rate is ours: 40 steps at Table 6's 0.01 barely move prompts whose
-    entries start as standard Gaussians.
+    The paper does not use it. Its learning rate is this project's choice: 40 steps at Table 6's 0.01 hardly change
+    prompts whose initial values are standard Gaussians.
     """
     return TrialConfig(
         backbone=BackboneConfig(name="bundled:smollm2-135m"),
@@ -55,11 +55,11 @@ def _published(name: str, *, prompt_length: int, learning_rate: float, epochs: i
 
 
 def prompt_tuning(config: TrialConfig, *, prompt_length: int | None = None) -> TrialConfig:
-    """Plain prompt tuning on the same settings: one prompt, nothing to select (Table 4 has it with L = 4 and 8).
+    """Plain prompt tuning with the same settings: one prompt, nothing to select (in Table 4 with L = 4 and 8).
 
     Args:
-        config: of SPT.
-        prompt_length: L; None leaves that of one of SPT's prompts.
+        config: config of SPT.
+        prompt_length: L; None keeps the length of one prompt of SPT.
     """
     return config.override(
         {"prompts.num_prompts": 1, "prompts.prompt_length": prompt_length or config.prompts.prompt_length}
@@ -67,22 +67,22 @@ def prompt_tuning(config: TrialConfig, *, prompt_length: int | None = None) -> T
 
 
 def lora(config: TrialConfig, *, rank: int | None = None) -> TrialConfig:
-    """LoRA on the same settings (Table 4), by default with about as many parameters as the SPT config trains."""
+    """LoRA with the same settings (Table 4), by default with about as many trained parameters as the SPT config."""
     return config.override({"method": "lora", "lora.rank": rank})
 
 
 def in_context(config: TrialConfig, *, num_examples: int = 0) -> TrialConfig:
-    """The bare backbone behind an instruction and some solved examples (Table 4); nothing is trained."""
+    """The unchanged backbone with an instruction and some solved examples (Table 4); nothing is trained."""
     return config.override({"method": "in_context", "in_context.num_examples": num_examples})
 
 
 def as_released(config: TrialConfig) -> TrialConfig:
-    """The same settings by every choice of the released code that differs from the paper.
+    """The same settings with every choice of the released code that differs from the paper.
 
-    Its lambda of selection and contrastive is 0.4 for OPT and 1 for Llama2. EOS is a token of the response for OPT
-    alone: elsewhere its padding token is EOS, and padding is ignored. Each GPU of its eight sees two contexts and pairs
-    only those. Its optional noise on the selection target is left off, and the best epoch is chosen on dev, not on the
-    test split that it uses.
+    The lambda of selection and contrastive is 0.4 for OPT and 1 for Llama2. EOS is a token of the response for OPT
+    alone: for other models EOS is also the padding token, which the loss ignores. Each of the eight GPUs has two
+    contexts and forms pairs of these alone. Two choices are not copied: the optional noise on the selection target is
+    off, and the best epoch is chosen on dev, not on the test split.
     """
     is_opt = "opt" in config.backbone.name.lower()
     chat = {"meta-llama/Llama-2-7b-hf": "meta-llama/Llama-2-7b-chat-hf"}

@@ -1,4 +1,4 @@
-"""The dense retriever: how similar each context is to each soft prompt (Eq. 1)."""
+"""The dense retriever: the similarity of each context to each soft prompt (Eq. 1)."""
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -43,8 +43,8 @@ class DenseRetriever(nn.Module):
 def average(text_BTD: Tensor, mask_BT: Tensor) -> Tensor:
     """Mean embedding of each text over its tokens, [B, D].
 
-    It is taken in float64: it then rounds to the same float32 whatever padding stands beside the tokens, so that the
-    argmax over prompts cannot turn on it.
+    It is computed in float64. It then rounds to the same float32 for any amount of padding, so the argmax over prompts
+    does not depend on the padding.
 
     Args:
         text_BTD: the backbone's input embeddings.
@@ -55,15 +55,13 @@ def average(text_BTD: Tensor, mask_BT: Tensor) -> Tensor:
 
 
 def average_with_padding(text_BTD: Tensor, mask_BT: Tensor, padding_D: Tensor, *, num_columns: int) -> Tensor:
-    """Mean embedding of each text over its tokens and over padding up to so many columns, [B, D].
-
-    What the released code averages: a mask is never used.
+    """Mean embedding of each text over its tokens and its padding, [B, D], as in the released code, which has no mask.
 
     Args:
         text_BTD: the backbone's input embeddings.
         mask_BT: 1 where a token is.
         padding_D: the embedding of the padding token.
-        num_columns: tokens and padding together, of each row.
+        num_columns: number of tokens and padding together in each row.
     """
     mask_BT1 = mask_BT.unsqueeze(-1).double()
     padding_B1 = num_columns - mask_BT1.sum(1)

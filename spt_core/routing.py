@@ -1,4 +1,4 @@
-"""Other ways to choose a prompt than the retriever's: what tells whether selection matters, with nothing trained."""
+"""Controls of the retriever: other ways to choose a prompt, without training, that show whether selection matters."""
 
 from collections.abc import Mapping, Sequence
 
@@ -19,7 +19,7 @@ def fit_turn_rule(turns: Sequence[int], nll_NK: Tensor, num_tokens: Sequence[int
         num_tokens: tokens of each response.
 
     Returns:
-        Turn index to prompt; -1 stands for turns that dev has not, and gets the best prompt of all.
+        Turn index to prompt; -1 is for turns that are not in dev, and has the best prompt over all turns.
     """
     total_NK = nll_NK.double() * torch.tensor(num_tokens, dtype=torch.float64).unsqueeze(1)
     of_turn = torch.tensor(turns)
@@ -37,11 +37,11 @@ def routes(
         nll_NK: mean NLL per token of each response under each prompt.
         turns: turn index of each response.
         turn_rule: from `fit_turn_rule`.
-        seed: of the random choices.
+        seed: seed of the random choices.
 
     Returns:
         By name: `retriever`; `shuffled`, the retriever on the context of another response; `random`; `turn`, the rule;
-        `fixed_0` and on; `oracle`, the prompt of least NLL, which knows the reply: a bound and no method.
+        `fixed_0`, `fixed_1`, ...; `oracle`, the prompt of least NLL, which is a bound because it uses the reply.
     """
     num_responses, num_prompts = similarity_NK.shape
     chosen_N = similarity_NK.argmax(1)
@@ -57,7 +57,7 @@ def routes(
 
 
 def _elsewhere(count: int, seed: int) -> Tensor:
-    """For each of so many places another one, drawn by a seed: each is used once, and none stays where it is."""
+    """A permutation of `count` indices without a fixed point, drawn by a seed."""
     order = torch.randperm(count, generator=generator(seed, "shuffled contexts"))
     target = torch.empty(count, dtype=torch.long)
     target[order] = order.roll(1)

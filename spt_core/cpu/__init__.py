@@ -1,1 +1,1 @@
-"""What runs on a CPU alone: Llama layers and attention written by hand, and the allocator settings of its process."""
+"""Code that runs on a CPU alone: hand-written Llama layers and attention, and allocator settings."""

@@ -1,11 +1,11 @@
 """Causal attention as batched matrix products over blocks of queries, forward and backward.
 
-Of the square that causality forbids, a block of queries meets the corner at its own end alone. Query heads that share
-keys are rows of one product, so keys are never repeated and their gradients never summed over heads. The weights are
-kept for the backward pass: half a square of them, for SmolLM2 a fifth of what else a layer keeps at 170 tokens, less
-than half at 500.
+A block of queries is multiplied by the keys up to its own end, so of the masked scores it computes only one corner.
+Query heads that share keys are rows of one product, so keys are not repeated and their gradients need no sum over
+heads. The attention weights are saved for the backward pass. They fill half a square: for SmolLM2 a fifth of the other
+tensors that a layer saves at 170 tokens, less than half at 500.
 
-`llama` runs its layers with it, and transformers' own do in bfloat16 on a CPU, while they train.
+`llama` uses it for its layers. The layers of transformers use it too when they train in bfloat16 on a CPU.
 """
 
 import functools
@@ -16,12 +16,13 @@ import torch
 from torch import Tensor
 
 NAME = "spt"
-"""What the backbone asks transformers for."""
+"""Name of this attention in transformers (`attn_implementation`)."""
 KEYS_A_BLOCK = 128
+"""Keys in one block of queries."""
 
 
 class _CausalAttention(torch.autograd.Function):
-    """`attend` of queries [N, H, T, d] and of keys and values that may have fewer heads, all of one dtype."""
+    """`attend` as an autograd function; queries, keys and values have the same dtype."""
 
     @staticmethod
     def forward(ctx: Any, *inputs: Tensor) -> Tensor:
@@ -38,9 +39,9 @@ class _CausalAttention(torch.autograd.Function):
 
 
 def _blocks(query_NHTd: Tensor, keys_NHSd: Tensor) -> list[tuple[slice, int]]:
-    """Blocks of queries, each with the end of the keys that its last query may see: full blocks of keys, then the rest.
+    """Blocks of queries, each with the end of the keys that its last query may see: multiples of a block, then the end.
 
-    Softmax in bfloat16 takes half as long again over rows that are no multiple of a register.
+    Multiples, because softmax in bfloat16 is slower by half over rows whose length is no multiple of a register.
     """
     num_queries, num_keys = query_NHTd.shape[2], keys_NHSd.shape[2]
     before = num_keys - num_queries
@@ -50,28 +51,28 @@ def _blocks(query_NHTd: Tensor, keys_NHSd: Tensor) -> list[tuple[slice, int]]:
 
 
 def _grouped(block: Tensor, groups: int) -> Tensor:
-    """[N, H, rows x groups, ...] as [N, H, rows, groups, ...]."""
+    """A view of [N, H, rows x groups, ...] as [N, H, rows, groups, ...]."""
     return block.view(*block.shape[:2], -1, groups, block.shape[-1])
 
 
 def _of_block(query_NHTd: Tensor, rows: slice, num_kv: int) -> Tensor:
-    """The queries of a block, [N, H, rows x groups, d], H of keys: those that share keys are rows of one product."""
+    """The queries of a block as [N, H, rows x groups, d] with H key heads: query heads that share keys are rows."""
     num_rows, num_heads, _, width = query_NHTd.shape
     block = query_NHTd[:, :, rows].reshape(num_rows, num_kv, num_heads // num_kv, -1, width)
     return block.transpose(2, 3).flatten(2, 3)
 
 
 def bias(seen_NTS: Tensor, dtype: torch.dtype) -> Tensor:
-    """What is added to scores: 0 for keys that a query sees, the least number for the rest.
+    """The mask as a term to add to the scores: 0 where a query sees a key, else the lowest number of the dtype.
 
-    Not minus infinity: padding before which nothing stands sees no key, and its softmax would be NaN.
+    It is not minus infinity, because left padding sees no key at all, and its softmax would be NaN.
     """
     return torch.zeros_like(seen_NTS, dtype=dtype).masked_fill_(~seen_NTS, torch.finfo(dtype).min)
 
 
 @functools.cache
 def _corner(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """`bias` of queries and keys at the same positions; there are no more sizes than a block has keys."""
+    """`bias` of queries and keys at the same positions. The cache is small: a size is at most KEYS_A_BLOCK."""
     return bias(torch.ones(size, size, dtype=torch.bool, device=device).tril(), dtype)
 
 
@@ -82,10 +83,11 @@ def attend(query: Tensor, keys: Tensor, values: Tensor, bias_NTS: Tensor | None 
         query: scaled queries of the last T of S positions, [N, H, T, d].
         keys: [N, G, S, d], G a divisor of H.
         values: [N, G, S, d].
-        bias_NTS: from `bias`, of the same dtype; without it a query sees all keys up to its own.
+        bias_NTS: from `bias`, of the same dtype; None means that a query sees all keys up to its own position.
 
     Returns:
-        [N, T, H x d], and the weights of each block of queries, [N, G, queries x H / G, keys], for the backward pass.
+        The result, [N, T, H x d], and the attention weights of each block of queries, [N, G, queries x H / G, keys],
+        which `attend_back` needs.
     """
     num_kv, groups = keys.shape[1], query.shape[1] // keys.shape[1]
     attended, weights = [], []
@@ -105,9 +107,14 @@ def attend(query: Tensor, keys: Tensor, values: Tensor, bias_NTS: Tensor | None 
 def attend_back(
     to_attended_NTD: Tensor, query: Tensor, keys: Tensor, values: Tensor, weights: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of the scaled queries, the keys and the values from that of `attend`'s result, [N, T, H x d].
+    """Gradients of the scaled queries, the keys and the values.
 
-    The weights are those that `attend` gave.
+    Args:
+        to_attended_NTD: gradient of the result of `attend`, [N, T, H x d].
+        query: as given to `attend`.
+        keys: as given to `attend`.
+        values: as given to `attend`.
+        weights: attention weights that `attend` returned.
     """
     num_kv, groups = keys.shape[1], query.shape[1] // keys.shape[1]
     to_query, to_keys, to_values = torch.empty_like(query), torch.zeros_like(keys), torch.zeros_like(values)
@@ -123,13 +130,13 @@ def attend_back(
 
 
 def _precision(tensor: Tensor) -> torch.dtype:
-    """The dtype that a matrix product of the tensor would have here."""
+    """The dtype of a matrix product of the tensor, autocast included."""
     kind = tensor.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else tensor.dtype
 
 
 def register() -> None:
-    """Make the name known to transformers; again is harmless."""
+    """Register this attention with transformers under NAME; calling it again changes nothing."""
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
     from transformers.masking_utils import sdpa_mask
@@ -145,7 +152,7 @@ def register() -> None:
         scaling: float | None = None,
         **options: Any,
     ) -> tuple[Tensor, None]:
-        """transformers' attention by SDPA, but for what trains in bfloat16 on a CPU."""
+        """SDPA as in transformers, except for training in bfloat16 on a CPU."""
         trains = query.requires_grad and query.device.type == "cpu" and _precision(query) == torch.bfloat16
         causal = getattr(module, "is_causal", False) and query.shape[2] == key.shape[2] and dropout == 0
         if not (trains and causal and attention_mask is not None and attention_mask.dtype == torch.bool):

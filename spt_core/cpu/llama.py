@@ -1,14 +1,14 @@
-"""A frozen Llama behind soft prompts on a CPU: forward and backward by hand, and the prompts in full precision.
+"""A frozen Llama behind soft prompts on a CPU: forward and backward written by hand, the prompts in full precision.
 
-Attention is causal and the soft prompts come first, so what a prompt is in each layer depends on the prompt alone. It
-is computed once for all rows that share it, in float32; the text then meets its keys and values. In bfloat16 a Gaussian
-prompt, whose entries are far larger than a token's, is where the digits are lost, and with them the direction of the
-gradient.
+Attention is causal and the soft prompts come first, so the hidden states of a prompt depend on the prompt alone. They
+are computed once for all sequences that share the prompt, in float32. The text then attends to the keys and values of
+the prompt. In bfloat16 a Gaussian prompt, whose entries are far larger than those of a token, would lose the digits
+that decide the direction of the gradient.
 
-A layer is one autograd function. No weight has a gradient, so it keeps the residual stream, queries, keys, values, the
-weights of attention and the two halves of the gated product, and nothing else; and it makes few passes over memory,
-where autograd's casts, sums and copies took a quarter of a step. Rows stand end to end: padding is computed nowhere.
-The last layer computes what predicts the response, of the rest keys and values alone.
+A layer is one autograd function. No weight has a gradient, so a layer saves only the residual stream, queries, keys,
+values, attention weights and the two halves of the gated product. It makes few passes over memory: the casts, sums and
+copies of autograd took a quarter of a step. Sequences are packed without padding. The last layer computes the positions
+that predict the response; of all other positions it computes keys and values alone.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ _HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn,
 
 
 def is_supported(model: Any) -> bool:
-    """Whether `hidden` is the function of a model: Llama's layers as they are, on a CPU, without biases or updates."""
+    """Whether `hidden` equals a model: it has unchanged Llama layers on a CPU, without biases or adapters."""
     from transformers import LlamaForCausalLM
 
     if type(model) is not LlamaForCausalLM or model.device.type != "cpu" or model.config.hidden_act != "silu":
@@ -38,33 +38,37 @@ def is_supported(model: Any) -> bool:
 
 @dataclass(frozen=True)
 class Packed:
-    """Rows of several lengths end to end, [P, ...], without padding.
+    """The layout of packed sequences, [P, ...]: their lengths, and their place in a longer layout.
 
     Attributes:
-        runs: neighbouring rows of one length, as their number and that length.
-        at: where these columns stand among those of a longer layout; None where they are all of it.
+        runs: for neighbouring sequences of equal length, their number and that length.
+        at: index of each column in a longer layout; None if this layout is the whole.
     """
 
     runs: tuple[tuple[int, int], ...]
     at: Tensor | None = None
 
     def split(self, packed_P: Tensor) -> list[Tensor]:
-        """Each run as [rows, length, ...]."""
+        """The sequences of each run as [number, length, ...]."""
         of_runs = torch.split(packed_P, [num_rows * length for num_rows, length in self.runs])
         return [of_run.view(*run, *of_run.shape[1:]) for of_run, run in zip(of_runs, self.runs, strict=True)]
 
     def last(self, lengths: Sequence[int]) -> "Packed":
-        """The last columns of each row, so many of each run's rows."""
+        """The layout of the last columns of each sequence.
+
+        Args:
+            lengths: for each run, the number of columns to keep of a sequence.
+        """
         at = self.split(torch.arange(sum(num_rows * length for num_rows, length in self.runs)))
         kept = [of_run[:, of_run.shape[1] - length :].flatten() for of_run, length in zip(at, lengths, strict=True)]
         return Packed(tuple((n, length) for (n, _), length in zip(self.runs, lengths, strict=True)), torch.cat(kept))
 
     def of(self, longer_P: Tensor) -> Tensor:
-        """These columns of the longer layout."""
+        """The columns of this layout, taken from a tensor of the longer one."""
         return longer_P if self.at is None else longer_P[self.at]
 
     def spread(self, packed_Q: Tensor, num_columns: int) -> Tensor:
-        """These columns in the longer layout, and zeros."""
+        """A tensor of the longer layout with these columns, and zeros elsewhere."""
         if self.at is None:
             return packed_Q
         return packed_Q.new_zeros(num_columns, *packed_Q.shape[1:]).index_copy_(0, self.at, packed_Q)
@@ -84,23 +88,23 @@ def hidden(
     """The normalised last hidden states that predict the responses.
 
     Args:
-        model: for which `is_supported` holds; the products of the text are of its dtype.
-        prompts_KLD: soft prompts, L of at least 1, of the dtype of the residual stream.
-        prompt_N: the prompt in front of each row.
-        text_NTD: embeddings of context and response, of the same dtype.
-        mask_NT: 1 where a token is; those of a row are neighbours, and begin with one of the context.
-        exact: the same model in the dtype of the residual stream, for the products of the prompts.
-        num_response: R, how many of the last columns are the response's.
-        checkpointing: keep the input of each layer alone and compute the rest again in the backward pass.
+        model: a model for which `is_supported` holds; its dtype is that of the matrix products of the text.
+        prompts_KLD: soft prompts, L at least 1, in the dtype of the residual stream.
+        prompt_N: the prompt in front of each sequence.
+        text_NTD: embeddings of context and response, in the same dtype.
+        mask_NT: 1 where a token is; the tokens of a sequence are contiguous, and the first is one of the context.
+        exact: the same model in the dtype of the residual stream, for the matrix products of the prompts.
+        num_response: R, the number of columns of the response, which are the last ones.
+        checkpointing: save only the input of each layer, and compute the rest again in the backward pass.
 
     Returns:
-        [Q, D], of the dtype of the residual stream: row by row what predicts each token of the response.
+        [Q, D], in the dtype of the residual stream: the hidden state before each response token, sequence by sequence.
     """
     used_C, prompt_N = torch.unique(prompt_N, return_inverse=True)
     num_prompts, num_virtual, _ = prompts_KLD[used_C].shape
     prompts = Packed(((num_prompts, num_virtual),))
     stream_VD = prompts_KLD[used_C].flatten(0, 1)
-    # The last token of a row predicts nothing, and no other token sees it.
+    # The last token of a sequence predicts nothing, and no other token attends to it.
     is_read_NT = mask_NT.flip(-1).cumsum(-1).flip(-1).mul(mask_NT) > 1
     text, predicting = _runs(is_read_NT.sum(-1), mask_NT[:, mask_NT.shape[1] - num_response :].sum(-1))
     stream_PD = text_NTD[is_read_NT]
@@ -125,7 +129,7 @@ def hidden(
 
 
 def _runs(length_N: Tensor, num_last_N: Tensor) -> tuple[Packed, Packed]:
-    """Rows of these lengths, and the last columns of each."""
+    """The layout of sequences of these lengths, and that of the last columns of each."""
     runs = [(len(list(rows)), *of_row) for of_row, rows in groupby(torch.stack([length_N, num_last_N], -1).tolist())]
     rows = Packed(tuple((num_rows, length) for num_rows, length, _ in runs))
     return rows, rows.last([num_last for *_, num_last in runs])
@@ -136,9 +140,10 @@ def _checkpointed(*inputs: Any) -> Any:
 
 
 class _Layer(torch.autograd.Function):
-    """One decoder layer of packed rows, [P, D], each behind keys and values [N, L, G, d] that precede its own.
+    """One decoder layer of packed sequences, [P, D], each behind the keys and values [N, L, G, d] of its prompt.
 
-    Gives the stream of the columns asked for, [Q, D], and the rows' own keys, rotated, and values, [P, G, d].
+    Returns the residual stream of the requested columns, [Q, D], and the rotated keys and the values of the sequences,
+    [P, G, d].
     """
 
     @staticmethod
@@ -236,7 +241,7 @@ def _linear(input_PD: Tensor, module: nn.Linear) -> Tensor:
 
 
 def _linear_back(to_output_PE: Tensor, module: nn.Linear, *, besides: Tensor | None = None) -> Tensor:
-    """Gradient of a linear layer's input, added in place to that of others that share it."""
+    """Gradient of the input of a linear layer; if `besides` is given, added to it in place."""
     if besides is None:
         return _product(to_output_PE, module.weight.T)
     if besides.dtype == torch.bfloat16:
@@ -253,7 +258,7 @@ def _product(input_PD: Tensor, weight_ED: Tensor) -> Tensor:
 
 
 def _normalise(stream_PD: Tensor, norm: Any, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """RMS-normalised stream in a dtype, and the scale of each column, [P, 1]."""
+    """The RMS-normalised stream in a dtype, and the scale of each column, [P, 1]."""
     width = stream_PD.shape[-1]
     square_P1 = torch.linalg.vector_norm(stream_PD, dim=-1, keepdim=True).square_()
     scale_P1 = square_P1.div_(width).add_(norm.variance_epsilon).rsqrt_()
@@ -261,7 +266,7 @@ def _normalise(stream_PD: Tensor, norm: Any, dtype: torch.dtype) -> tuple[Tensor
 
 
 def _normalise_back(to_normed_PD: Tensor, stream_PD: Tensor, scale_P1: Tensor, norm: Any, *, carried: Tensor) -> Tensor:
-    """Gradient of the stream: what its normalised form has to tell, added to what went past it."""
+    """Gradient of the stream: that through the normalisation, plus `carried`, that of the residual connection."""
     to_unit_PD = to_normed_PD.to(stream_PD.dtype).mul_(norm.weight.to(stream_PD.dtype))
     along_P1 = torch.linalg.vecdot(to_unit_PD, stream_PD).unsqueeze(-1)
     along_P1.mul_(scale_P1**3).div_(stream_PD.shape[-1])
@@ -273,7 +278,7 @@ def _split(flat_PE: Tensor, head: int) -> Tensor:
 
 
 def _heads_first(dtype: torch.dtype, *in_turn_NTHd: Tensor) -> Tensor:
-    """[N, H, T, d] in a dtype, of what follows one another along T."""
+    """The tensors concatenated along T, as [N, H, T, d] in a dtype."""
     num_rows, _, num_heads, width = in_turn_NTHd[0].shape
     lengths = [each.shape[1] for each in in_turn_NTHd]
     whole = in_turn_NTHd[0].new_empty(num_rows, num_heads, sum(lengths), width, dtype=dtype)
@@ -287,7 +292,7 @@ def _tokens_first(by_head_NHTd: Tensor) -> Tensor:
 
 
 def _rotate(heads_PHd: Tensor, cos_Pd: Tensor, sin_Pd: Tensor) -> Tensor:
-    """Rotary positions, in the dtype of the angles."""
+    """Rotary position embedding, in the dtype of the angles."""
     half = heads_PHd.shape[-1] // 2
     cos, sin = cos_Pd.unsqueeze(1), sin_Pd.unsqueeze(1)
     heads_PHd = heads_PHd.to(cos.dtype)

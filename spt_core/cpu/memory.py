@@ -1,4 +1,4 @@
-"""What the C library does with memory that was freed."""
+"""Whether the C library of this process keeps freed memory or returns it to the kernel."""
 
 import ctypes
 import functools
@@ -11,13 +11,14 @@ _MMAP_BYTES = 2**30
 
 @functools.cache
 def keep_freed() -> bool:
-    """Let a glibc process keep what it frees, in place of handing it back to the kernel: of any other, nothing changes.
+    """Make glibc keep the memory that this process frees; with another C library nothing changes.
 
-    A step on a CPU frees about a gigabyte of activations, and the next step's first touch of each page of it was a
-    fault in the kernel, which does not share its work between threads: an eighth of a step (docs/performance.md).
+    A training step on a CPU frees about a gigabyte of activations. If glibc returns it to the kernel, the next step
+    causes a page fault for each page, and the kernel handles them on one thread: an eighth of a step
+    (docs/performance.md).
 
     Returns:
-        Whether the C library took it.
+        Whether the C library accepted the settings.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
@@ -27,7 +28,7 @@ def keep_freed() -> bool:
 
 
 def give_back() -> None:
-    """Hand what a glibc process has freed and kept back to the kernel, for whoever has run out of memory."""
+    """Return the freed memory that glibc keeps to the kernel; with another C library nothing changes."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
