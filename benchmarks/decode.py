@@ -1,7 +1,7 @@
-"""Responses a second, each row under its own prompt in one batch, against the whole batch once for each prompt.
+"""Responses a second: each row with its own prompt in one batch, compared with one pass of the batch for each prompt.
 
-The reference decodes the batch under every distinct prompt that some row chose and keeps of each pass the rows that
-chose it, as code that loops over prompts does. Both give the same replies, which is checked.
+The reference decodes the whole batch under each distinct prompt that is selected, and keeps the rows that selected it,
+as code with a loop over prompts does. The benchmark checks that both give the same replies.
 
     python -m benchmarks.decode --train dialogues.txt --json
 """
@@ -37,12 +37,12 @@ def once_per_prompt(
 
 
 def measure(settings: dict[str, Any], *, num_responses: int, repeats: int) -> dict[str, Any]:
-    """Both ways in turn on the same responses.
+    """Time both ways in turn on the same responses.
 
     Args:
-        settings: config fields over those of the recipe.
-        num_responses: decoded each time, in batches of `evaluation.batch_size`.
-        repeats: counted pairs.
+        settings: config fields that replace those of the recipe.
+        num_responses: number of responses decoded each time, in batches of `evaluation.batch_size`.
+        repeats: number of timed pairs.
 
     Returns:
         Seconds of each, their medians, responses a second, the ratio, and the share of replies that agree.
@@ -53,7 +53,7 @@ def measure(settings: dict[str, Any], *, num_responses: int, repeats: int) -> di
     batches = [
         collate([examples[i] for i in ids]) for ids in by_length(examples, batch_size=config.evaluation.batch_size)
     ]
-    # Prompts in turn, as a retriever would choose that uses all of them.
+    # Prompts in turn, like the choices of a retriever that uses all of them.
     chosen = [torch.arange(len(batch)) % model.num_prompts for batch in batches]
     generation = {"max_new_tokens": config.evaluation.max_new_tokens, "eos_id": tokenizer.eos_token_id}
     seconds: dict[str, list[float]] = {"once a prompt": [], "ours": []}

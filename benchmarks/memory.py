@@ -1,6 +1,6 @@
-"""Peak memory of one optimisation step by K and by how the prompts go through the backbone, and what it costs in time.
+"""Peak memory and time of one optimisation step, by K and by the compute layout.
 
-Each layout runs in a process of its own, whose largest resident set is read when it ends: it holds Python, torch, the
+Each layout runs in its own process. Its peak memory is the largest resident set, which includes Python, torch, the
 frozen weights (shared pages of a mapped file are counted) and the step.
 
     python -m benchmarks.memory --train dialogues.txt --json
@@ -41,7 +41,7 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     },
 }
 BEFORE = "nothing trained"
-"""The layout of a process that loads model and data and stops there."""
+"""The layout of a process that loads model and data, and trains nothing."""
 
 
 def measure_here(settings: dict[str, Any], *, steps: int) -> dict[str, float]:
@@ -64,11 +64,11 @@ def measure_here(settings: dict[str, Any], *, steps: int) -> dict[str, float]:
 
 
 def measure(settings: dict[str, Any], *, steps: int) -> dict[str, Any]:
-    """Every layout, each in a process of its own.
+    """Measure every layout, each in its own process.
 
     Args:
-        settings: config fields common to all.
-        steps: measured steps of each, whose median is read.
+        settings: config fields of all layouts.
+        steps: number of timed steps of each; the result is their median.
     """
     found: dict[str, Any] = {BEFORE: _in_process({**settings, **LAYOUTS["K = 1"]}, steps=0)}
     for name, layout in LAYOUTS.items():
@@ -84,16 +84,16 @@ def measure(settings: dict[str, Any], *, steps: int) -> dict[str, Any]:
 
 
 def private_of_two(model: str) -> dict[str, float]:
-    """Private memory of two processes that hold the same backbone at once, in MiB, beside that of its weights.
+    """Private memory of two processes with the same backbone at the same time, in MiB, and the size of its weights.
 
-    Each has run the backbone once, so that it has touched every weight; what both of them map is nobody's own.
+    Each process has run the backbone once, so that all weights are in memory. Pages that both map are not private.
     """
     command = [sys.executable, "-m", "benchmarks.memory", "--hold", model]
     with (
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first,
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as second,
     ):
-        both = [json.loads(_line(process)) for process in (first, second)]  # now both hold it
+        both = [json.loads(_line(process)) for process in (first, second)]  # both have loaded it now
         private = psutil.Process(second.pid).memory_full_info().uss / 2**20
         for process in (first, second):
             process.communicate("done")
@@ -110,8 +110,8 @@ def _line(process: subprocess.Popen[str]) -> str:
 
 
 def _hold(model: str) -> None:
-    """Load a backbone, use it, say so, and wait."""
-    import transformers.models.auto.modeling_auto  # noqa: F401  # what its import takes is no part of the model
+    """Load a backbone, run it once, print the sizes, and wait."""
+    import transformers.models.auto.modeling_auto  # noqa: F401  # its import must not count as memory of the model
 
     config = recipes.smollm2_135m().override({"backbone.name": model})
     source = weights.resolve(config.backbone)

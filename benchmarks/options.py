@@ -1,4 +1,4 @@
-"""What the benchmarks' command lines have in common: options and their defaults."""
+"""Options that the command lines of the benchmarks share, and their defaults."""
 
 import json
 from typing import Annotated, Any
@@ -19,5 +19,5 @@ SAMPLE = "sample:train"
 
 
 def print_json(found: dict[str, Any]) -> None:
-    """What a benchmark found, for programs."""
+    """Print the result of a benchmark as JSON."""
     typer.echo(json.dumps(found, indent=1))

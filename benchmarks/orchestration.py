@@ -1,9 +1,9 @@
-"""Seconds that a trial takes beyond its training and evaluation: through a Ray Train worker, and in process.
+"""Overhead of a trial beyond its training and evaluation: in a Ray Train worker, and in process.
 
-A sweep of several seeds and one of a single seed run as a user would start them, on a tiny random model, one trial at
-a time. The difference between the two, a trial, is free of what a sweep costs once: Ray's start, the report, and the
-start of the processes that all of its trials go through, which is in the seconds of the shorter sweep. The trials' own
-seconds, by the same difference, are then taken off.
+The command runs a sweep of several seeds and a sweep of one seed, on a tiny random model, one trial at a time. The
+difference of their times, divided by the difference of their trials, excludes the fixed costs of a sweep: the start of
+Ray, the report, and the start of the processes that its trials share. The seconds of training and evaluation,
+computed by the same difference, are then subtracted.
 
     python -m benchmarks.orchestration --json
 """
@@ -45,13 +45,13 @@ def random_model(folder: Path) -> Path:
 
 
 def measure(*, trials: int) -> dict[str, Any]:
-    """Both ways of running a trial.
+    """Measure both ways of running a trial.
 
     Args:
-        trials: of the longer sweep.
+        trials: number of trials of the longer sweep.
 
     Returns:
-        For each way: seconds of either sweep, compute of a trial, and seconds a trial beyond it.
+        For each way: seconds of both sweeps, seconds of compute a trial, and seconds of overhead a trial.
     """
     found: dict[str, Any] = {"trials": trials}
     with tempfile.TemporaryDirectory(prefix="spt-orchestration-") as work:

@@ -1,7 +1,7 @@
-"""Where the seconds of an optimisation step go: its functions are timed from outside, so that the core knows nothing.
+"""Time of each part of an optimisation step. The functions are wrapped from outside, so the core has no timing code.
 
-A part's seconds are its own: what it calls and is a part itself is counted there. Wall-clock time of one thread of
-control is measured, which is that of the work on a CPU; a GPU would have to be waited for at each border.
+The seconds of a part exclude those of other parts that it calls. They are wall-clock time, which is correct on a CPU.
+A GPU would need a synchronisation at the end of each part.
 """
 
 import time
@@ -29,12 +29,12 @@ PARTS = (
     "optimizer",
     "other",
 )
-"""`data` is padding and collating; `head` the vocabulary and the log-probabilities; `losses` the objective and its
-gradient with respect to the scores; `backward` what carries that back through head, backbone and retriever."""
+"""`data` is padding and collating; `head` the logits and log-probabilities; `losses` the objective and its gradient
+with respect to the scores; `backward` the rest of the backward pass, through head, backbone and retriever."""
 
 
 class Stopwatch:
-    """Seconds by part; parts may be nested, and the time inside an inner one is the inner one's alone."""
+    """Seconds by part. Parts may be nested; the time of an inner part is not counted in the outer one."""
 
     def __init__(self) -> None:
         self.seconds = dict.fromkeys(PARTS, 0.0)
@@ -43,7 +43,7 @@ class Stopwatch:
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Count what happens inside as a part."""
+        """Count the time in the context as a part."""
         self._charge()
         self._open.append(name)
         try:
@@ -54,7 +54,7 @@ class Stopwatch:
 
     @contextmanager
     def calls(self, owner: Any, attribute: str, name: str) -> Iterator[None]:
-        """Count every call of a module's function or an object's method as a part."""
+        """Count every call of a function of a module, or of a method of an object, as a part."""
         original, was_its_own = getattr(owner, attribute), attribute in vars(owner)
 
         def timed(*args: Any, **options: Any) -> Any:
@@ -77,7 +77,7 @@ class Stopwatch:
 def seconds_of_parts(
     model: SelectivePromptModel, batches: list[list[Example]], *, config: TrialConfig
 ) -> list[dict[str, float]]:
-    """Whole optimisation steps, from examples to moved parameters, each in its parts.
+    """Run whole optimisation steps, from examples to updated parameters, and time their parts.
 
     Args:
         model: trained in place.
@@ -85,7 +85,7 @@ def seconds_of_parts(
         config: losses and learning rate.
 
     Returns:
-        For each step the seconds of every one of `PARTS`; their sum is the step.
+        For each step the seconds of each of `PARTS`; their sum is the time of the step.
     """
     optimizer = torch.optim.Adam(model.parameters(), lr=config.optim.learning_rate)
     backbone = model.backbone

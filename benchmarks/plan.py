@@ -1,8 +1,8 @@
-"""Planning a sweep of thousands of trials: stating it, expanding it, deduplicating it; and the command that prints it.
+"""Time of a plan of thousands of trials: statement, expansion, deduplication, and the command that prints the plan.
 
-Some of its cells compute the same as others. The command is run as a user would, on the whole sweep and on a small one,
-so that the difference is free of what every command takes (its imports). Its seconds are those by the clock and those
-of the processor, which other work on the machine changes less.
+Some cells of the sweep compute the same trial. The command runs on the whole sweep and on a small one, so that the
+difference excludes fixed costs such as imports. Its seconds are wall-clock time and processor time; other processes
+affect the processor time less.
 
     python -m benchmarks.plan --json
 """
@@ -35,10 +35,10 @@ def sweep_of(*, num_cells: int, seeds: int) -> Sweep:
 
     Args:
         num_cells: a multiple of 16.
-        seeds: of each.
+        seeds: number of seeds of each cell.
 
     Raises:
-        ValueError: a number of cells that is no such multiple.
+        ValueError: `num_cells` is not a multiple of 16.
     """
     if num_cells % _CELLS_A_RATE:
         raise ValueError(f"num_cells = {num_cells}: it should be a multiple of {_CELLS_A_RATE}")
@@ -64,15 +64,15 @@ def plan_of(sweep: Sweep) -> Plan:
 
 
 def measure(*, num_cells: int, seeds: int) -> dict[str, Any]:
-    """Each stage once, after a plan of one learning rate that reads data and backbone.
+    """Time each stage once, after a plan of one learning rate that reads data and backbone.
 
     Args:
         num_cells: a multiple of 16.
         seeds: of each.
 
     Returns:
-        Trials and distinct ones, seconds of each stage and of all, and by how much the process' peak memory grew, in
-        MiB.
+        The numbers of trials and of distinct trials, the seconds of each stage and of all, and the growth of the peak
+        memory of the process in MiB.
     """
     plan_of(sweep_of(num_cells=_CELLS_A_RATE, seeds=1))
     before = psutil.Process().memory_info().rss
@@ -94,14 +94,14 @@ def measure(*, num_cells: int, seeds: int) -> dict[str, Any]:
 
 
 def measure_command(*, num_cells: int, seeds: int) -> dict[str, dict[str, float]]:
-    """What `spt plan` takes on the sweep and on one of 16 cells, printing included.
+    """Time of `spt plan` on the sweep and on one of 16 cells, output included.
 
     Args:
         num_cells: a multiple of 16.
         seeds: of each.
 
     Returns:
-        Of each, `clock` and `processor` seconds and `lines` printed.
+        For each, `clock` and `processor` seconds, and the number of `lines` printed.
     """
     found = {}
     with tempfile.TemporaryDirectory(prefix="spt-plan-") as work:
@@ -122,7 +122,7 @@ def measure_command(*, num_cells: int, seeds: int) -> dict[str, dict[str, float]
 
 
 def _processor_seconds() -> float:
-    """Of the child processes that have ended."""
+    """Processor seconds of the child processes that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 

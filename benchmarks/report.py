@@ -1,7 +1,7 @@
-"""The report of a sweep of thousands of trials, from results and files that are made up in a temporary folder.
+"""Time and memory of the report of a sweep of thousands of trials, from synthetic results in a temporary folder.
 
-Each trial leaves the metrics, the history and the predictions that a real one leaves, of a few test dialogues;
-the numbers are random. Only writing the report and the terminal's table is timed.
+Each trial has the metrics, the history and the predictions of a real one, for a few test dialogues, with random
+numbers. Only the report and the table of the terminal are timed.
 
     python -m benchmarks.report --json
 """
@@ -33,7 +33,7 @@ from sweeps.engine.store.trial_folder import HISTORY, PREDICTIONS, TrialResult
 
 NUM_DIALOGUES, NUM_TURNS = 10, 4
 DISTINCT_FILES = 20
-"""Of long predictions: trials beyond them share a file with one of these, since a thousand would fill a small disk."""
+"""Number of files of long predictions. Further trials share one of them, because a thousand would fill a small disk."""
 
 
 def make_results(plan: Plan, folder: Path, *, responses: int) -> dict[str, TrialResult]:
@@ -47,7 +47,7 @@ def make_results(plan: Plan, folder: Path, *, responses: int) -> dict[str, Trial
 
 
 def _responses(num: int) -> list[Prediction]:
-    """Replies of the sample set, each taken as its own prediction; over again as other dialogues up to a number."""
+    """Predictions equal to the replies of the sample set, repeated as further dialogues up to a number."""
     few = _few_responses()
     times = range(-(-num // len(few)))
     return [replace(one, dialogue=f"{one.dialogue} {again}") for again in times for one in few][:num]
@@ -80,7 +80,7 @@ def _few_responses() -> list[Prediction]:
 
 
 def _choice(rows: list[Prediction], *, num_prompts: int, number: int) -> dict[str, Any]:
-    """Columns of who chose what: random NLLs and similarities, the prompt of the highest similarity."""
+    """The columns of the selection: random NLLs and similarities, and the prompt of the highest similarity."""
     random = np.random.default_rng([num_prompts, number])
     nll_NK = 3 + random.normal(0, 0.1) + random.normal(0, 0.3, (len(rows), num_prompts))
     similarity_NK = random.random((len(rows), num_prompts))
@@ -94,7 +94,7 @@ def _choice(rows: list[Prediction], *, num_prompts: int, number: int) -> dict[st
 
 
 def _metrics(rows: list[Prediction], *, num_prompts: int) -> dict[str, float]:
-    """Every metric that a trial of K prompts has, by the evaluation's own code."""
+    """Every metric of a trial with K prompts, computed by `spt_core.evaluation`."""
     columns = _choice(rows, num_prompts=num_prompts, number=0)
     chosen = [replace(row, **{name: column[i] for name, column in columns.items()}) for i, row in enumerate(rows)]
     found = {"train/steps": 16.0, "train/seconds": 60.0, "seconds": 70.0, "dev/nll_start": 4.5, "dev/nll": 3.2}
@@ -124,7 +124,7 @@ def _make_one(
 
 
 def measure(*, num_cells: int, seeds: int, responses: int = NUM_DIALOGUES * NUM_TURNS) -> dict[str, Any]:
-    """One report of a sweep.
+    """Time one report of a sweep.
 
     Args:
         num_cells: a multiple of 16.
@@ -132,8 +132,8 @@ def measure(*, num_cells: int, seeds: int, responses: int = NUM_DIALOGUES * NUM_
         responses: test responses of each trial.
 
     Returns:
-        Trials, seconds of the report and of the terminal's table and verdict, by how much the process' peak memory
-        grew, and the sizes of the files, in MiB.
+        Numbers of trials and cells, seconds of the report and of the terminal's table and verdict, and in MiB the
+        growth of the peak memory of the process and the sizes of the files.
     """
     plan = plan_of(sweep_of(num_cells=num_cells, seeds=seeds))
     with tempfile.TemporaryDirectory(prefix="spt-report-") as work:

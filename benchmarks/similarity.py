@@ -1,8 +1,8 @@
-"""The similarity M of a batch of contexts against plain calls of the packages that define it, in the same run.
+"""Time of the similarity M of a batch of contexts, compared with plain calls of the packages that define it.
 
 The references are sacrebleu.sentence_bleu for every ordered pair, rouge-score for every pair once (it is symmetric),
-and the encoder on one text at a time. Ours is timed cold, with no text of the batch in a cache, and warm, with all of
-them there. All are timed on the same batches, those of a training epoch, and their results are compared.
+and the encoder on one text at a time. Ours is timed cold, with empty caches, and warm, with all texts of the batch in
+the caches. All are timed on the same batches of a training epoch, and their results are compared.
 
     python -m benchmarks.similarity --train dialogues.txt --json
 """
@@ -40,7 +40,7 @@ def plain_bleu(texts: list[str]) -> Tensor:
 
 def plain_rouge_l(texts: list[str]) -> Tensor:
     """ROUGE-L [B, B] by rouge-score, pair by pair."""
-    # Its own default, named: left out, it logs a line.
+    # The default tokenizer, given explicitly, because rouge-score logs a line if it is omitted.
     scorer = RougeScorer(["rougeL"], tokenizer=DefaultTokenizer())
     rouge_BB = torch.zeros(len(texts), len(texts))
     for (i, a), (j, b) in combinations_with_replacement(enumerate(texts), 2):
@@ -68,10 +68,10 @@ PLAIN: dict[str, Callable[[list[str]], Tensor]] = {
 
 
 def compare(batches: list[list[str]], *, measure: str) -> dict[str, Any]:
-    """Ours and the plain reference in turn on the same batches.
+    """Time ours and the plain reference in turn on the same batches.
 
     Args:
-        batches: texts; the first batch is run once more beforehand and not counted then.
+        batches: the texts of each batch; a first run of the first batch is not counted.
         measure: a key of `PLAIN`.
 
     Returns:

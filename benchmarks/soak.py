@@ -1,8 +1,9 @@
-"""Two hundred trials of one sweep while its workers and its drivers are killed: is anything lost, or there twice?
+"""Soak test: 200 trials of one sweep while its workers and drivers are killed; no trial may be lost or duplicated.
 
-The first trials run in Train workers, the rest in process, on a tiny random model. Workers die by SIGKILL at random
-moments, and the driver three times: in the middle of the first part, at its end, and in the middle of the second.
-Each time the same command goes on. At the end the ledger, MLflow, the report and the trials' folders are compared.
+The first trials run in Train workers, the rest in process, on a tiny random model. Workers are killed by SIGKILL at
+random times, and the driver three times: in the middle of the first part, at its end, and in the middle of the second.
+Each time the same command resumes the sweep. At the end the ledger, MLflow, the report and the trials' folders are
+compared.
 
     python -m benchmarks.soak --json
 """
@@ -40,17 +41,17 @@ _GRACE_SECONDS = 120.0
 
 @dataclass
 class _Soak:
-    """One sweep's command, started as often as it is killed.
+    """The command of one sweep, started again after each kill.
 
     Attributes:
-        folder: output is `runs` below it.
-        arguments: of the command.
-        dice: choose moments and victims.
-        say: takes a line of progress.
+        folder: working directory; the output is `runs` in it.
+        arguments: command-line arguments.
+        dice: random generator of the times of the kills and of the processes to kill.
+        say: receives a line of progress.
         total: number of trials.
-        kills: of each kind.
-        orphans: titles of processes that outlived their driver for too long.
-        memory: MiB of each driver, with the number of trials that had finished then.
+        kills: number of kills of each kind.
+        orphans: processes that were alive too long after the end of their driver.
+        memory: for each driver, pairs of the number of finished trials and the memory in MiB.
     """
 
     folder: Path
@@ -66,16 +67,16 @@ class _Soak:
         self._started = time.monotonic()
 
     def finished(self) -> int:
-        """Trials that the ledger holds as finished."""
+        """Number of trials with a metrics file, which are finished."""
         return sum(1 for _ in (self.folder / "runs" / "trials").glob("*/metrics.json"))
 
     def run(self, *, workers: int, until: int | None, every: int) -> int:
-        """Run the command; kill its workers now and then, and itself when enough trials have finished.
+        """Run the command; kill workers at random times, and the driver after a number of finished trials.
 
         Args:
             workers: `--workers`.
-            until: finished trials at which the driver is killed; None lets it end.
-            every: mean number of trials between two killed workers; 0 kills none.
+            until: number of finished trials after which the driver is killed; None: it is not killed.
+            every: mean number of trials between two kills of a worker; 0: no worker is killed.
 
         Returns:
             The exit status.
@@ -120,14 +121,14 @@ class _Soak:
 def measure(
     *, in_process: int, in_workers: int, every: int, seed: int, say: Callable[[str], None] = lambda line: None
 ) -> dict[str, Any]:
-    """Run the sweep through all its kills, and count what is there.
+    """Run the sweep with all its kills, and count what the ledger, MLflow and the report contain.
 
     Args:
-        in_process: trials of the second part; with `in_workers` a multiple of 4.
-        in_workers: trials of the first part.
-        every: mean number of trials between two killed workers.
-        seed: of the kills.
-        say: takes a line of progress.
+        in_process: number of trials of the second part; its sum with `in_workers` is a multiple of 4.
+        in_workers: number of trials of the first part.
+        every: mean number of trials between two kills of a worker.
+        seed: seed of the kills.
+        say: receives a line of progress.
 
     Returns:
         Kills, trials by state in the ledger, MLflow and the report, faults found, orphans, and driver memory.
@@ -145,7 +146,7 @@ def measure(
         soak.run(workers=1, until=in_workers, every=every)
         soak.run(workers=0, until=in_workers + dice.randint(in_process // 4, in_process // 2), every=every)
         codes = [soak.run(workers=0, until=None, every=every)]
-        codes.append(soak.run(workers=0, until=None, every=0))  # what MLflow has not got arrives; nothing runs
+        codes.append(soak.run(workers=0, until=None, every=0))  # sends to MLflow what it lacks; no trial runs
         found = {"trials": total, "exit_codes": codes, "killed": dict(soak.kills), **_count(folder / "runs")}
         last = soak.memory[3]
     found["lost"] = total - found["ledger"].get("finished", 0)
@@ -156,7 +157,7 @@ def measure(
 
 
 def _count(runs: Path) -> dict[str, Any]:
-    """What each place holds of the sweep, and where they differ."""
+    """The contents of ledger, report and MLflow for the sweep, and their differences."""
     from mlflow import MlflowClient
 
     from sweeps.engine.store.ledger import Ledger
@@ -189,7 +190,7 @@ def _count(runs: Path) -> dict[str, Any]:
 
 
 def sound(found: dict[str, Any]) -> bool:
-    """Whether every trial is there once, everywhere, with its last numbers."""
+    """Whether ledger, report and MLflow have every trial exactly once, with its final metrics."""
     places = [found[place] for place in ("ledger", "table")]
     whole = all(place == {"finished": found["trials"]} for place in places)
     clean = not (found["lost"] or found["duplicated"] or found["faults"] or found["orphans"])

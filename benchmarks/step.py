@@ -1,11 +1,10 @@
-"""One optimisation step against the released code's schedule, of equal mathematics, in the same run.
+"""Time of one optimisation step, compared with the schedule of the released code, with equal mathematics.
 
-The reference is that schedule as our own plain code: K separate forwards of the whole sequence, every sequence padded
-to 512 tokens, logits at every position, float32. Ours is `spt_core.gradient.backward`. Both take the gradient of
-the same objective on the same batch, and both losses are compared. Each runs in a process of its own, in turn, since
-what the C library does with freed memory is a process's, and part of what is compared (`spt_core.cpu.memory`). The same
-batches then go through whole steps of ours whose parts are timed; and, if asked for, through steps of several K, and
-steps of several lengths are taken.
+The reference is that schedule in plain code: K separate forward passes of the whole sequence, every sequence padded to
+512 tokens, logits at every position, float32. Ours is `spt_core.gradient.backward`. Both compute the gradient of the
+same objective on the same batch, and the benchmark compares the losses. The two run in turn in separate processes,
+because the handling of freed memory is a setting of a process, and part of the comparison (`spt_core.cpu.memory`). The
+parts of whole steps are then timed on the same batches. Options add steps of several K and of several lengths.
 
     python -m benchmarks.step --train dialogues.txt --json
     python -m benchmarks.step --train dialogues.txt --reference-keeps-memory
@@ -43,15 +42,15 @@ from spt_core.weights import BUNDLED_SMOLLM2
 RELEASED_LENGTH = 512
 NUMBERS_OF_PROMPTS = (1, 2, 4, 8)
 LENGTHS = (64, 128, 256, 512)
-"""Of `data.max_tokens`."""
+"""Values of `data.max_tokens`."""
 _REFERENCE: list[tuple[SelectivePromptModel, TrialConfig]] = []
-"""One in the reference's process, none in any other."""
+"""Model and config, in the process of the reference alone."""
 
 
 def released_schedule(model: SelectivePromptModel, batch: Batch, *, config: TrialConfig) -> float:
-    """The gradient of the objective by the released schedule; returns the total loss.
+    """Compute the gradient of the objective by the released schedule, and return the total loss.
 
-    The text is padded to 512 tokens between the context's padding and its BOS, and the soft prompt stands before it.
+    The text is left-padded to 512 tokens, and the soft prompt is in front of the padding.
     """
     text_BT = F.pad(batch.token_ids_BT, (RELEASED_LENGTH - batch.token_ids_BT.shape[1], 0))
     mask_BT = F.pad(batch.mask_BT, (RELEASED_LENGTH - batch.mask_BT.shape[1], 0))
@@ -75,7 +74,7 @@ def released_schedule(model: SelectivePromptModel, batch: Batch, *, config: Tria
 
 
 def _start_reference(config: TrialConfig, num_threads: int, keeps_memory: bool) -> None:
-    """Make a process the reference's: its model, and a C library as the released code leaves it, or as ours does."""
+    """Set up the process of the reference: its model, and the handling of freed memory, by default glibc's own."""
     if keeps_memory:
         memory.keep_freed()
     torch.set_num_threads(num_threads)
@@ -83,7 +82,7 @@ def _start_reference(config: TrialConfig, num_threads: int, keeps_memory: bool) 
 
 
 def _reference_step(of_batch: Sequence[Example]) -> tuple[float, float]:
-    """Seconds and total loss of a step of the reference, in its process."""
+    """Run one step of the reference in its process; returns seconds and total loss."""
     ((model, config),) = _REFERENCE
     batch = collate(of_batch)
     model.zero_grad(set_to_none=True)
@@ -93,16 +92,16 @@ def _reference_step(of_batch: Sequence[Example]) -> tuple[float, float]:
 
 
 def measure(config: TrialConfig, *, repeats: int, reference_keeps_memory: bool = False) -> dict[str, Any]:
-    """Both schedules in turn on the same batches.
+    """Time both schedules in turn on the same batches.
 
     Args:
         config: backbone, K, L and batch size.
-        repeats: counted pairs of steps, each on its share of an epoch's lengths, after one of each that is not counted.
-        reference_keeps_memory: of what was freed, as ours does.
+        repeats: number of timed pairs of steps, after one pair that is not counted; see `of_every_length`.
+        reference_keeps_memory: the reference keeps freed memory, as ours does.
 
     Returns:
         Seconds a step (each and median), the ratio of the medians, the largest relative difference of the losses, and
-        the median share of each part of a step of ours.
+        the median share of each part of one of our steps.
     """
     memory.keep_freed()
     ours, tokenizer = build(config, device="cpu")
@@ -157,15 +156,16 @@ def measure(config: TrialConfig, *, repeats: int, reference_keeps_memory: bool =
 
 
 def of_every_length(config: TrialConfig, tokenizer: Any, *, number: int) -> list[list[Example]]:
-    """Batches of an epoch that stand for all of it: of `number` equal shares by length, the middle one of each.
+    """Batches that represent all lengths of an epoch.
 
-    The released schedule takes the same time for each, ours does not: the lengths of a few batches drawn by chance
-    would decide the ratio.
+    The batches of the epoch are sorted by length and divided into equal shares; the middle batch of each is taken. The
+    time of our step depends on the length, that of the released schedule does not. With a few random batches their
+    lengths would decide the ratio.
 
     Args:
         config: data and batch size.
-        tokenizer: the backbone's.
-        number: of batches.
+        tokenizer: of the backbone.
+        number: number of batches.
     """
     examples = load_splits(config.data, tokenizer).train
     order = epoch_batches(examples, batch_size=config.optim.batch_size, seed=0, epoch=0)
@@ -174,15 +174,15 @@ def of_every_length(config: TrialConfig, tokenizer: Any, *, number: int) -> list
 
 
 def by_prompts(config: TrialConfig, *, repeats: int, numbers: Sequence[int] = NUMBERS_OF_PROMPTS) -> dict[str, Any]:
-    """A step's seconds by the number of prompts, in turn on the same batches.
+    """Seconds of a step by the number of prompts, in turn on the same batches.
 
     Args:
         config: backbone, L and batch size.
-        repeats: counted batches, after one that is not.
-        numbers: of prompts, K.
+        repeats: number of timed batches, after one that is not counted.
+        numbers: values of K.
 
     Returns:
-        By K the median seconds, and those of one prompt.
+        For each K the median seconds, and the seconds a prompt.
     """
     models = {}
     for number in numbers:
@@ -202,16 +202,16 @@ def by_prompts(config: TrialConfig, *, repeats: int, numbers: Sequence[int] = NU
 
 
 def by_length(config: TrialConfig, *, repeats: int, lengths: Sequence[int] = LENGTHS) -> dict[str, Any]:
-    """A step's seconds by the most tokens of context and response, in turn, each on the longest that it leaves.
+    """Seconds of a step by `data.max_tokens`, in turn, each on the longest examples under that limit.
 
     Args:
         config: backbone, K, L and batch size.
-        repeats: counted steps of each, after one that is not.
-        lengths: of `data.max_tokens`.
+        repeats: number of timed steps of each, after one that is not counted.
+        lengths: values of `data.max_tokens`.
 
     Returns:
-        By length the columns of the batch (the dialogues may have fewer than the limit), median seconds, and those of
-        a hundred columns, prompt included.
+        For each length the columns of the batch (the dialogues may have fewer than the limit), the median seconds, and
+        the seconds for a hundred columns, prompt included.
     """
     model, tokenizer = build(config, device="cpu")
     steps, columns = {}, {}
@@ -233,7 +233,7 @@ def by_length(config: TrialConfig, *, repeats: int, lengths: Sequence[int] = LEN
 
 
 def _median_seconds(steps: dict[str, list[tuple[SelectivePromptModel, TrialConfig, Batch]]]) -> dict[str, float]:
-    """Median seconds of steps by name; the names take turns, and the first round is not counted."""
+    """Median seconds of steps by name, measured in turn; the first round is not counted."""
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for of_round in zip(*steps.values(), strict=True):
         for name, (model, config, batch) in zip(steps, of_round, strict=True):
@@ -247,10 +247,10 @@ def _median_seconds(steps: dict[str, list[tuple[SelectivePromptModel, TrialConfi
 def products(model: SelectivePromptModel, batch: Batch) -> float:
     """Floating-point operations of a step in its linear layers, forward and backward; attention is not counted.
 
-    The weights are frozen, so the backward pass is one product a layer, as the forward pass is. The head sees the
-    response positions alone, and so does the last layer but for its keys and values. Padding is not counted, and
-    neither is a row's last token, which predicts nothing; the few products of the prompts, which no two rows repeat,
-    are left out.
+    The weights are frozen, so the backward pass has one product a layer, like the forward pass. The head computes the
+    response positions alone, and so does the last layer, except for its keys and values. Padding and the last token of
+    a sequence, which predicts nothing, are not counted. The products of the prompts are few, because they are computed
+    once for all sequences, and are not counted either.
     """
     num_tokens = model.num_prompts * int(batch.mask_BT.sum() - len(batch))
     num_predicted = model.num_prompts * int(batch.response_mask_BR.sum())
@@ -268,7 +268,7 @@ def _linears(layer: torch.nn.Module) -> list[torch.nn.Linear]:
 
 
 def matrix_rate(backbone: backbones.Backbone) -> float:
-    """Floating-point operations a second of one product of the backbone's largest shape: the limit of the machine."""
+    """Floating-point operations a second of one matrix product of the backbone's largest shape, as an upper bound."""
     dtype = torch.bfloat16 if backbone.precision == "bfloat16" else torch.float32
     layer = max(
         (m for m in backbone.model.model.modules() if isinstance(m, torch.nn.Linear)), key=lambda m: m.weight.numel()
