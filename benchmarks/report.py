@@ -27,8 +27,12 @@ from benchmarks.plan import plan_of, sweep_of
 from spt_core import metrics as text_metrics
 from spt_core.conversations import load
 from spt_core.evaluation import Prediction, summarise, summarise_routes
-from sweeps.engine.plan.plan import Plan, Trial
-from sweeps.engine.report import write
+from sweeps.engine.analysis.answer import answer
+from sweeps.engine.paper.beside import published_tables
+from sweeps.engine.plan.plan import Plan
+from sweeps.engine.plan.trial import Trial
+from sweeps.engine.report.terminal import terminal_table
+from sweeps.engine.report.write import write
 from sweeps.engine.store.trial_folder import HISTORY, PREDICTIONS, TrialResult
 
 NUM_DIALOGUES, NUM_TURNS = 10, 4
@@ -142,12 +146,13 @@ def measure(*, num_cells: int, seeds: int, responses: int = NUM_DIALOGUES * NUM_
         results = make_results(plan, folder / "trials", responses=responses)
         before = psutil.Process().memory_info().rss
         started = time.perf_counter()
-        write.write(plan, results, folder / "report", facts={"data": "made up"})
+        found = answer(plan, results)
+        write(found, folder / "report", facts={"data": "made up"}, published=published_tables(found))
         written = time.perf_counter()
         with (folder / "terminal.txt").open("w") as file:
             console = Console(file=file, width=120)
-            console.print(write.terminal_table(plan, results))
-            console.print(write.verdict(plan, results))
+            console.print(terminal_table(found))
+            console.print(found.verdict)
         printed = time.perf_counter()
         return {
             "trials": len(plan.trials),

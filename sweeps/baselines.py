@@ -6,8 +6,7 @@ trained method gets a learning rate of its own, of the same candidates, on dev, 
 """
 
 from spt_core import recipes
-from sweeps.engine.cli.main import main
-from sweeps.engine.design.designs import Cases, Retune, Sweep
+from sweeps.engine import Cases, PerCellTuning, Sweep, main
 
 SPT = recipes.smollm2_135m()
 ALL_TOKENS = SPT.prompts.num_prompts * SPT.prompts.prompt_length
@@ -30,7 +29,7 @@ SWEEP = Sweep(
     paper=recipes.llama2_7b(),
     design=Cases(CASES),
     baseline=CASES["prompt tuning"],
-    retune=Retune({"optim.learning_rate": [0.0005, 0.002, 0.01, 0.03, 0.1, 0.3]}),
+    retune=PerCellTuning({"optim.learning_rate": [0.0005, 0.002, 0.01, 0.03, 0.1, 0.3]}),
     seeds=3,
 )
 

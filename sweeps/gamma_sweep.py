@@ -6,8 +6,7 @@ pushes scores apart, and raising Gamma changes nothing; a Gamma at a quantile of
 """
 
 from spt_core import recipes
-from sweeps.engine.cli.main import main
-from sweeps.engine.design.designs import Cases, Sweep
+from sweeps.engine import Cases, Sweep, main
 
 GAMMA, TERM = "losses.contrastive.threshold", "losses.contrastive.enabled"
 LEVELS = {f"Gamma {gamma}": {GAMMA: gamma} for gamma in (5.0, 10.0, 20.0, 40.0, 80.0)}

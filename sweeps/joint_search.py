@@ -10,9 +10,7 @@ are compared on test. `--objective dev/f1` explores for another metric.
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from spt_core import recipes
-from sweeps.engine.cli.main import main
-from sweeps.engine.design.designs import Sweep
-from sweeps.engine.design.search_space import Search
+from sweeps.engine import Search, Sweep, main
 
 CONTRASTIVE, SELECTION, FUSION = (f"losses.{term}" for term in ("contrastive", "selection", "fusion"))
 ON_OFF, WEIGHT = CategoricalDistribution([True, False]), FloatDistribution(0.1, 10.0, log=True)

@@ -6,8 +6,7 @@ not. If K matters by way of that ratio, the two rows of K differ. Under one redu
 """
 
 from spt_core import recipes
-from sweeps.engine.cli.main import main
-from sweeps.engine.design.designs import Grid, Sweep
+from sweeps.engine import Grid, Sweep, main
 
 K, REDUCTION = "prompts.num_prompts", "losses.soft_prompt.reduction"
 

@@ -5,8 +5,7 @@ a group to select from brings.
 """
 
 from spt_core import recipes
-from sweeps.engine.cli.main import main
-from sweeps.engine.design.designs import Grid, Sweep
+from sweeps.engine import Grid, Sweep, main
 
 SWEEP = Sweep(
     name="k_sweep",

@@ -5,8 +5,7 @@ Each lambda varies alone about 1, so what a cell shows is that loss's own.
 """
 
 from spt_core import recipes
-from sweeps.engine.cli.main import main
-from sweeps.engine.design.designs import Cases, Sweep
+from sweeps.engine import Cases, Sweep, main
 
 LAMBDAS = {"lambda_1": "contrastive", "lambda_2": "selection", "lambda_3": "fusion", "lambda_4": "soft_prompt"}
 WEIGHTS = (0.1, 0.4, 2.5, 10.0)

@@ -5,8 +5,7 @@ of the whole group and nothing to choose; a prompt of L alone shows what capacit
 """
 
 from spt_core import recipes
-from sweeps.engine.cli.main import main
-from sweeps.engine.design.designs import Cases, Sweep
+from sweeps.engine import Cases, Sweep, main
 
 SPT = recipes.smollm2_135m()
 K, LENGTH = SPT.prompts.num_prompts, SPT.prompts.prompt_length

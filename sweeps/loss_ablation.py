@@ -5,8 +5,7 @@ slightly and lowers the rest; leaving the selection loss out lowers DIST most an
 """
 
 from spt_core import recipes
-from sweeps.engine.cli.main import main
-from sweeps.engine.design.designs import LeaveOneOut, Sweep
+from sweeps.engine import LeaveOneOut, Sweep, main
 
 SWEEP = Sweep(
     name="loss_ablation",

@@ -5,8 +5,7 @@ beside another. If the losses are additive, the interactions are nil.
 """
 
 from spt_core import recipes
-from sweeps.engine.cli.main import main
-from sweeps.engine.design.designs import Factorial, Sweep
+from sweeps.engine import Factorial, Sweep, main
 
 SWEEP = Sweep(
     name="loss_factorial",

@@ -8,8 +8,7 @@ compares with no cell that has it.
 """
 
 from spt_core import recipes
-from sweeps.engine.cli.main import main
-from sweeps.engine.design.designs import Cases, Sweep
+from sweeps.engine import Cases, Sweep, main
 
 PAPER = recipes.smollm2_135m()
 RELEASED = PAPER.differences(recipes.as_released(PAPER))

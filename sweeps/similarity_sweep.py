@@ -5,8 +5,7 @@ Gamma at a quantile, since a fixed Gamma would mean another thing on each scale.
 """
 
 from spt_core import recipes
-from sweeps.engine.cli.main import main
-from sweeps.engine.design.designs import Grid, Sweep
+from sweeps.engine import Grid, Sweep, main
 
 MEASURE, TEXT = "losses.contrastive.similarity", "losses.contrastive.text"
 

@@ -7,15 +7,14 @@ Table 6 gives one learning rate, which is SPT's. Here PT and SPT each get their 
 """
 
 from spt_core import recipes
-from sweeps.engine.cli.main import main
-from sweeps.engine.design.designs import Cases, Retune, Sweep
+from sweeps.engine import Cases, PerCellTuning, Sweep, main
 
 SWEEP = Sweep(
     name="table1",
     base=recipes.smollm2_135m(),
     paper=recipes.llama2_7b(),
     design=Cases({"PT": {"prompts.num_prompts": 1}, "SPT": {}}),
-    retune=Retune({"optim.learning_rate": [0.003, 0.01, 0.03, 0.1, 0.3]}),
+    retune=PerCellTuning({"optim.learning_rate": [0.003, 0.01, 0.03, 0.1, 0.3]}),
     seeds=3,
 )
 

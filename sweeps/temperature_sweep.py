@@ -6,8 +6,7 @@ cannot become confident whatever the target says, so tau_s matters as much.
 """
 
 from spt_core import recipes
-from sweeps.engine.cli.main import main
-from sweeps.engine.design.designs import Grid, Sweep
+from sweeps.engine import Grid, Sweep, main
 
 TAU_G, TAU_S = "losses.selection.tau_g", "losses.selection.tau_s"
 

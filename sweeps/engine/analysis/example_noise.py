@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from spt_core import metrics as text_metrics
 from sweeps.engine.analysis import resampling
 from sweeps.engine.analysis.stats import Interval
-from sweeps.engine.store.trial_folder import PREDICTIONS, TrialResult
+from sweeps.engine.store import trial_folder
+from sweeps.engine.store.trial_folder import TrialResult
 
 MOST_REPLIES = 100_000
 """Replies of a sweep beyond which metrics of their text have no such interval: scoring them again takes minutes."""
@@ -54,13 +54,14 @@ class ExampleNoise:
 
 def read(result: TrialResult, metric: str) -> Responses | None:
     """A trial's responses as a metric needs them; None where they are not at hand or the metric is not `COVERED`."""
-    path = result.folder / PREDICTIONS
-    if metric not in COVERED or not path.exists():
+    if metric not in COVERED:
         return None
     columns = ["nll"] if metric == "test/nll" else ["prediction", "reference"]
-    with pq.ParquetFile(path) as file:
-        table = file.read(columns=["dialogue", "turn", "num_tokens", *columns])
-    of: dict[str, list[Any]] = {name: table[name].to_pylist() for name in table.column_names}
+    names = ["dialogue", "turn", "num_tokens", *columns]
+    rows = trial_folder.read_predictions(result.folder, names)
+    if rows is None:
+        return None
+    of: dict[str, list[Any]] = {name: [row[name] for row in rows] for name in names}
     if None in of.get("nll", []):
         return None
     places = list(zip(of["dialogue"], of["turn"], of["num_tokens"], strict=True))

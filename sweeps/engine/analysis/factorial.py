@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from sweeps.engine.analysis import stats
 from sweeps.engine.analysis.cells import CellSummary, is_number
 from sweeps.engine.analysis.stats import PairedDelta
-from sweeps.engine.design import metrics
 from sweeps.engine.design.designs import component
-from sweeps.engine.report.main_tables import Entry, Row, Table, interval_text, number
 
 
 @dataclass(frozen=True)
@@ -60,24 +58,3 @@ def factorial_effects(summaries: Sequence[CellSummary], metric: str) -> list[Eff
         deltas.append(stats.paired_delta(*means))
     adjusted = stats.holm([delta.p for delta in deltas])
     return [Effect(of, delta, p) for of, delta, p in zip(names, deltas, adjusted, strict=True)]
-
-
-def effects_table(effects: Sequence[Effect], metric: str) -> Table:
-    """One row an effect."""
-    decimals = metrics.of(metric).decimals
-    rows = [
-        Row(
-            effect.label,
-            (
-                Entry(
-                    number(effect.delta.mean, decimals, sign=True),
-                    interval_text(effect.delta.low, effect.delta.high, decimals, sign=True),
-                    effect.delta.mean,
-                ),
-                Entry(f"{effect.delta.p:.2g}", value=effect.delta.p),
-                Entry(f"{effect.p_holm:.2g}", value=effect.p_holm),
-            ),
-        )
-        for effect in effects
-    ]
-    return Table("effect", ("on minus off", "sign-flip p", "Holm"), tuple(rows))

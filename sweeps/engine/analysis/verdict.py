@@ -1,18 +1,12 @@
 """The verdict: what a sweep says about its primary metric in a few sentences, and what it cannot say."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from sweeps.engine.analysis.cells import CellSummary, Comparison, compare, is_number, summarise
+from sweeps.engine.analysis.cells import CellSummary, is_number
+from sweeps.engine.analysis.comparisons import Comparison
 from sweeps.engine.analysis.stats import LEVEL, Interval, equivalence_p, power
 from sweeps.engine.design import metrics
 from sweeps.engine.plan.plan import Plan
-from sweeps.engine.store.trial_folder import TrialResult
-
-
-def verdict(plan: Plan, results: Mapping[str, TrialResult]) -> str:
-    """What the sweep says about its primary metric, and what it cannot say, in a few sentences."""
-    summaries = summarise(plan, results)
-    return judge(plan, summaries, compare(summaries, plan.sweep.primary_metric, despite=plan.sweep.despite))
 
 
 def judge(plan: Plan, summaries: Sequence[CellSummary], comparisons: Sequence[Comparison]) -> str:

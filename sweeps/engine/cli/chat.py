@@ -64,18 +64,18 @@ def _find(adapter: str, *, output: Path, tracking_uri: str | None) -> Path:
         ValueError: nowhere.
     """
     from sweeps.engine.store import trial_folder
-    from sweeps.engine.store.layout import Places
+    from sweeps.engine.store.layout import OutputLayout
 
-    places = Places(output.resolve())
-    for folder in (Path(adapter), places.trial(adapter)):
+    layout = OutputLayout(output.resolve())
+    for folder in (Path(adapter), layout.trial(adapter)):
         for candidate in (folder, folder / trial_folder.ADAPTER):
             if (candidate / "adapter.json").is_file():
                 return candidate
+    from sweeps.engine.store.redact import redact
     from sweeps.engine.tracking import mlflow_runs
-    from sweeps.engine.tracking.uri import redact
 
-    uri = tracking_uri or places.tracking
-    if tracking_uri is not None or Path(places.tracking.removeprefix("sqlite:///")).is_file():
+    uri = tracking_uri or layout.tracking
+    if tracking_uri is not None or Path(layout.tracking.removeprefix("sqlite:///")).is_file():
         fetched = mlflow_runs.fetch(uri, adapter, trial_folder.ADAPTER)
         if fetched is not None:
             return fetched

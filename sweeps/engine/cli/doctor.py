@@ -52,7 +52,7 @@ def doctor(
     from sweeps.engine.doctor import examine as checks
     from sweeps.engine.doctor.finding import Request
     from sweeps.engine.store import shared_storage as storing
-    from sweeps.engine.store.layout import Places
+    from sweeps.engine.store.layout import OutputLayout
 
     with refusing_bad_input():
         if cluster is not None:
@@ -68,7 +68,7 @@ def doctor(
                 test=test,
                 output=output,
                 storage=storing.place(storage) if storage else None,
-                tracking_uri=tracking_uri or Places(output).tracking,
+                tracking_uri=tracking_uri or OutputLayout(output).tracking,
                 num_trials=trials,
             )
             with connection(verbose=False):

@@ -16,7 +16,7 @@ from sweeps.engine.cli.exits import refusing_bad_input
 
 if TYPE_CHECKING:
     from sweeps.engine.human_eval.ratings import Results
-    from sweeps.engine.report.main_tables import Table
+    from sweeps.engine.report.table import Table
 
 RESULTS_JSON, RESULTS_MARKDOWN = "results.json", "results.md"
 
@@ -93,7 +93,7 @@ def import_sheets(
 ) -> None:
     """Read the filled sheets, compare the runs, and write results.json and results.md."""
     from sweeps.engine.human_eval import ratings
-    from sweeps.engine.report.main_tables import escape, markdown
+    from sweeps.engine.report.table import escape, markdown
 
     with refusing_bad_input():
         key = ratings.read_key(folder)
@@ -113,11 +113,11 @@ def import_sheets(
 
 def _folder(run: str, runs: Path) -> Path:
     """The folder of a trial that is named by its path or key."""
-    from sweeps.engine.store.layout import Places
+    from sweeps.engine.store.layout import OutputLayout
 
     if not run:
         raise ValueError("RUN '': it should be a trial's folder or key")
-    below = Places(runs).trial(run)
+    below = OutputLayout(runs).trial(run)
     for folder in (Path(run), below):
         if folder.is_dir():
             return folder
@@ -156,7 +156,7 @@ def _legend(results: "Results") -> list[str]:
 
 def _table(results: "Results") -> "Table":
     """One row a criterion."""
-    from sweeps.engine.report.main_tables import Entry, Row, Table, interval_text, number
+    from sweeps.engine.report.table import Entry, Row, Table, interval_text, number
 
     rows = []
     for one in results.criteria:

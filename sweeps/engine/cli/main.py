@@ -11,6 +11,7 @@ import typer
 
 from sweeps.engine.cli.chat import EPILOG as CHAT_EPILOG
 from sweeps.engine.cli.chat import chat
+from sweeps.engine.cli.console import relative
 from sweeps.engine.cli.doctor import EPILOG as DOCTOR_EPILOG
 from sweeps.engine.cli.doctor import doctor
 from sweeps.engine.cli.exits import BAD_INPUT, refusing_bad_input
@@ -19,10 +20,10 @@ from sweeps.engine.cli.reproduce import EPILOG as REPRODUCE_EPILOG
 from sweeps.engine.cli.reproduce import reproduce
 from sweeps.engine.cli.status import EPILOG as STATUS_EPILOG
 from sweeps.engine.cli.status import status
-from sweeps.engine.cli.sweep import command_of, relative
+from sweeps.engine.cli.sweep import command_of
 from sweeps.engine.cli.verify import EPILOG as VERIFY_EPILOG
 from sweeps.engine.cli.verify import verify
-from sweeps.engine.design.designs import Sweep
+from sweeps.engine.design.sweep import Sweep
 from sweeps.engine.store import sweep_record
 
 RESUME_EPILOG = """\b
@@ -157,16 +158,16 @@ def ui(
     port: Annotated[int, typer.Option(help="Port on this machine.")] = 5000,
 ) -> None:
     """Open the MLflow UI over an output folder, on the loopback address."""
-    from sweeps.engine.store.layout import Places
+    from sweeps.engine.store.layout import OutputLayout
 
-    places = Places(output.resolve())
-    store = places.tracking.removeprefix("sqlite:///")
+    layout = OutputLayout(output.resolve())
+    store = layout.tracking.removeprefix("sqlite:///")
     if not Path(store).is_file():
         typer.echo(
             f"error: {relative(Path(store))} is not there yet: run a sweep first, for example make sweep", err=True
         )
         raise typer.Exit(BAD_INPUT)
-    arguments = ["ui", "--backend-store-uri", places.tracking, "--default-artifact-root", places.artifacts]
+    arguments = ["ui", "--backend-store-uri", layout.tracking, "--default-artifact-root", layout.artifacts]
     os.execv(sys.executable, [sys.executable, "-m", "mlflow", *arguments, "--host", "127.0.0.1", "--port", str(port)])
 
 

@@ -11,7 +11,8 @@ from sweeps.engine.analysis.average_improvement import CAVEAT
 from sweeps.engine.design.designs import label
 from sweeps.engine.design.metrics import DEV_AVG, DEV_NLL
 from sweeps.engine.plan.estimate import Estimate
-from sweeps.engine.plan.plan import AWAITS_TUNING, SEARCH_SEED, Plan, Trial
+from sweeps.engine.plan.plan import Plan
+from sweeps.engine.plan.trial import AWAITS_TUNING, SEARCH_SEED, Trial
 
 
 def plan_document(plan: Plan, *, found: Collection[str], estimate: Estimate) -> dict[str, Any]:
@@ -44,8 +45,8 @@ def plan_document(plan: Plan, *, found: Collection[str], estimate: Estimate) -> 
                 _trial(attempt.trial, "reused" if attempt.trial.key in found else "to run") for attempt in plan.tuning
             ],
         }
-    if plan.exploration is not None:
-        design = plan.exploration.design
+    if plan.search is not None:
+        design = plan.search.design
         document["search"] = {
             "num_trials": design.num_trials,
             "objectives": dict(zip(design.objectives, design.directions, strict=True)),
@@ -127,9 +128,9 @@ def _line(trial: Trial, state: str) -> str:
 
 
 def _search_lines(plan: Plan, *, everything: bool) -> list[str]:
-    if plan.exploration is None:
+    if plan.search is None:
         return []
-    design = plan.exploration.design
+    design = plan.search.design
     lines = [
         f"{plan.sweep_id}: a search of {design.num_trials} trials in {len(design.space)} dimensions for "
         f"{' and '.join(design.objectives)}, then the best {design.confirm} beside the base on test"

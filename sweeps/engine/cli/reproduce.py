@@ -1,24 +1,22 @@
 """`spt reproduce`: a table, a figure or the claims of the paper, with one command."""
 
-import shlex
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from spt_core.recipes import RECIPES
-from sweeps.engine.cli.exits import FAILED_TRIALS, INTERRUPTED, refusing_bad_input
+from sweeps.engine.cli.console import make_console, print_end, relative
+from sweeps.engine.cli.exits import INTERRUPTED, refusing_bad_input
+from sweeps.engine.cluster.ray_runtime import connection, ray_runtime
 from sweeps.engine.design.scales import SCALES
 
 if TYPE_CHECKING:
-    from sweeps.engine.cluster.resources import Resources
+    from sweeps.engine.driver.request import ResolvedRequest
     from sweeps.engine.driver.run_sweep import Outcome
-    from sweeps.engine.plan.plan import Plan
-    from sweeps.engine.store.layout import Places
 
 FOLDER = "reproduced"
 """Of the answers, in the output folder; below it a folder a model and scale."""
@@ -60,11 +58,20 @@ def reproduce(
         typer.Option("--set", metavar="FIELD=VALUE", help="Override a config field; may be repeated."),
     ] = None,
     workers: Annotated[int, typer.Option(help="Ray Train workers a trial; 0 trains in the Tune process.")] = 1,
+    cpus_per_worker: Annotated[int | None, typer.Option(help="CPUs and threads of each worker.")] = None,
+    gpus_per_worker: Annotated[
+        float | None, typer.Option(help="GPUs of each worker, may be a fraction. Default: 1 where there are any.")
+    ] = None,
     concurrency: Annotated[int | None, typer.Option(help="Trials at once. Default: as many as fit.")] = None,
     output: Annotated[Path, typer.Option(help="Folder of ledger, trials, reports and the default MLflow.")] = Path(
         "runs"
     ),
-    tracking_uri: Annotated[str | None, typer.Option(help="MLflow. Default: in the output folder.")] = None,
+    storage: Annotated[
+        str | None, typer.Option(envvar="SPT_STORAGE", help="On a cluster: what all nodes share; see spt run.")
+    ] = None,
+    tracking_uri: Annotated[
+        str | None, typer.Option(envvar="MLFLOW_TRACKING_URI", help="MLflow. Default: in the output folder.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plans and stop.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show what Ray, Tune and Train say.")] = False,
 ) -> None:
@@ -73,96 +80,72 @@ def reproduce(
     It plans the trials that are needed from the question files, reuses what has finished, and prints ours beside the
     paper's: values differ by a number only where model, encoder, split, replies and length budget are the paper's.
     """
-    console = Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 120, highlight=False)
-    with refusing_bad_input(verbose=verbose):
-        from sweeps.engine.cluster.ray_runtime import ray_runtime
-        from sweeps.engine.cluster.resources import Resources, resolve_device
-        from sweeps.engine.driver.request import parse_settings
-        from sweeps.engine.paper import targets as reproducing
-        from sweeps.engine.store.layout import Places, recall
+    console = make_console()
+    with refusing_bad_input(verbose=verbose), connection(verbose=verbose):
+        from sweeps.engine.cluster.resources import Resources
+        from sweeps.engine.driver.recall import recall
+        from sweeps.engine.driver.request import Request, parse_settings, resolve
+        from sweeps.engine.paper import targets
 
-        values: dict[str, Any] = {
-            name: _absolute(given) for name, given in (("data.train", train), ("data.test", test)) if given is not None
+        given = {"data.train": train, "data.test": test, "optim.max_steps": steps}
+        names = targets.targets(target)
+        resolved = {
+            name: resolve(
+                Request(
+                    sweep=sweep,
+                    question=question,
+                    scale=scale,
+                    model=model,
+                    settings={n: v for n, v in given.items() if v is not None} | parse_settings(settings or []),
+                    seeds=seeds,
+                    # As published: Table 6's settings in every cell, so cells are shared and none is tuned by itself.
+                    retunes=False,
+                    resources=Resources(workers, cpus_per_worker, gpus_per_worker, concurrency),
+                    output=output,
+                    storage=storage,
+                    tracking_uri=tracking_uri,
+                )
+            )
+            for name, (sweep, question) in targets.questions(names).items()
         }
-        if steps is not None:
-            values["optim.max_steps"] = steps
-        values |= parse_settings(settings or [])
-        if model is not None and model not in RECIPES:
-            values["backbone.name"] = _absolute(model)
-        names = reproducing.targets(target)
-        places = Places(output.resolve())
-        device_type, resources = resolve_device(Resources(workers=workers, concurrency=concurrency))
-        plans = reproducing.plans(
-            names,
-            scale=scale,
-            device_type=device_type,
-            base=RECIPES[model]() if model in RECIPES else None,
-            settings=values,
-            seeds=seeds,
-        )
-        _print_plans(console, plans.values(), places)
+        _print_plans(console, resolved.values())
         if dry_run:
             return
-        waiting = any(len(recall(plan, places)) < len(plan.distinct) for plan in plans.values())
+        for one in resolved.values():
+            one.refuse_unrunnable()
+        waiting = any(len(recall(one.plan, one.layout)) < len(one.plan.distinct) for one in resolved.values())
         # One Ray for all sweeps: each start takes longer than a small trial, and Ray bears few of them in a process.
         with ray_runtime(verbose=verbose) if waiting else nullcontext():
-            outcomes = _run(console, plans, places, resources, tracking_uri, verbose=verbose)
-            folder = places.output / FOLDER / f"{_short(model)}-{scale}"
+            outcomes = _run(console, resolved, verbose=verbose)
+            folder = output.resolve() / FOLDER / f"{_short(model)}-{scale}"
             _answer(console, names, outcomes, folder)
-    if any(outcome.interrupted for outcome in outcomes.values()):
-        console.print("interrupted: what finished is kept; run the same command again to go on", markup=False)
-        raise typer.Exit(INTERRUPTED)
-    failed = [one for outcome in outcomes.values() for one in outcome.results.values() if one.state != "finished"]
-    for one in failed:
-        console.print(f"failed: trial {one.key}: {one.error}", markup=False)
-    raise typer.Exit(FAILED_TRIALS if failed else 0)
+    codes = [print_end(console, outcome) for outcome in outcomes.values()]
+    raise typer.Exit(INTERRUPTED if INTERRUPTED in codes else max(codes, default=0))
 
 
-def _run(
-    console: Console,
-    plans: "dict[str, Plan]",
-    places: "Places",
-    resources: "Resources",
-    tracking_uri: str | None,
-    *,
-    verbose: bool,
-) -> "dict[str, Outcome]":
+def _run(console: Console, resolved: "dict[str, ResolvedRequest]", *, verbose: bool) -> "dict[str, Outcome]":
     """Every sweep in turn; Ctrl-C ends with the one that it came in."""
-    from spt_core import training
-    from sweeps.engine.cluster.resources import fit_resources
-    from sweeps.engine.driver import run_sweep
-    from sweeps.engine.plan import plan as planning
-    from sweeps.engine.store.layout import recall
-    from sweeps.engine.tracking.uri import check
+    from sweeps.engine.driver.recall import recall
+    from sweeps.engine.driver.run_sweep import execute
 
-    uri = tracking_uri or places.tracking
-    for plan in plans.values():
-        for data in {trial.config.data for trial in plan.trials}:
-            planning.check_splits(data)
-        for trial in plan.trials:
-            training.refuse_workers(trial.config, resources.workers)
-    check(uri)
     outcomes: dict[str, Outcome] = {}
-    for question, plan in plans.items():
-        waiting = len(plan.distinct) - len(recall(plan, places))
-        fitted = fit_resources(resources, num_trials=max(1, waiting))
+    for name, one in resolved.items():
+        plan = one.plan
+        waiting = len(plan.distinct) - len(recall(plan, one.layout))
         if waiting:
             console.print(f"\n{plan.sweep_id}: {waiting} of {len(plan.distinct)} trials", markup=False)
-        outcomes[question] = run_sweep.execute(
-            plan, resources=fitted, places=places, tracking_uri=uri, console=console, verbose=verbose
-        )
-        if outcomes[question].interrupted:
+        outcomes[name] = execute(one, resources=one.fitted(waiting), console=console, verbose=verbose)
+        if outcomes[name].interrupted:
             break
     return outcomes
 
 
 def _answer(console: Console, names: Sequence[str], outcomes: "dict[str, Outcome]", folder: Path) -> None:
     """Print and write each target whose sweeps ran."""
-    from sweeps.engine.analysis.cells import summarise
     from sweeps.engine.paper import targets as reproducing
     from sweeps.engine.report.terminal import TerminalTable
 
-    found = {name: (one.plan, summarise(one.plan, one.results)) for name, one in outcomes.items()}
+    found = {name: (one.answer.plan, one.answer.summaries) for name, one in outcomes.items()}
     for name in names:
         if not set(reproducing.TARGETS[name].questions) <= found.keys():
             console.print(f"\n{name}: not all of its sweeps ran", markup=False)
@@ -174,18 +157,18 @@ def _answer(console: Console, names: Sequence[str], outcomes: "dict[str, Outcome
             console.print(TerminalTable(table, title=heading, caption=""))
         for note in answer.notes:
             console.print(note, markup=False)
-        console.print(f"  {name:<8} {_relative(path)}", markup=False, soft_wrap=True)
+        console.print(f"  {name:<8} {relative(path)}", markup=False, soft_wrap=True)
     console.print()
     for outcome in outcomes.values():
-        console.print(f"  report   {_relative(outcome.report)}", markup=False, soft_wrap=True)
+        console.print(f"  report   {relative(outcome.report)}", markup=False, soft_wrap=True)
 
 
-def _print_plans(console: Console, plans: Any, places: "Places") -> None:
-    from sweeps.engine.store.layout import recall
+def _print_plans(console: Console, resolved: "Iterable[ResolvedRequest]") -> None:
+    from sweeps.engine.driver.recall import recall
 
     planned: set[str] = set()
-    for plan in plans:
-        finished = set(recall(plan, places))
+    for one in resolved:
+        plan, finished = one.plan, set(recall(one.plan, one.layout))
         to_run = set(plan.distinct) - finished - planned
         seeds = f"{len(plan.seeds)} seed{'s' * (len(plan.seeds) > 1)}"
         console.print(
@@ -200,12 +183,3 @@ def _short(model: str | None) -> str:
     """A model as the name of a folder."""
     name = (model or "smollm2_135m").rstrip("/").rsplit("/", 1)[-1]
     return "".join(character if character.isalnum() or character in "._-" else "_" for character in name)
-
-
-def _absolute(source: str) -> str:
-    return str(Path(source).resolve()) if Path(source).exists() else source
-
-
-def _relative(path: Path) -> str:
-    shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-    return shlex.quote(str(shown))

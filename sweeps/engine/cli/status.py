@@ -20,8 +20,8 @@ Examples:
   # one of them, by its id or the start of it, for programs
   spt status k_sweep-demo --json
 """
-_ORDER = ("finished", "running", "left", "failed", "pruned", "interrupted", "waiting")
-_WORDS = {"left": "left by a driver that died", "pruned": "stopped early", "waiting": "to run"}
+_ORDER = ("finished", "running", "left", "failed", "pruned", "interrupted", "not run")
+_WORDS = {"left": "left by a driver that died", "pruned": "stopped early", "not run": "to run"}
 
 
 def status(

@@ -1,11 +1,8 @@
 """The command of one sweep: its options, and what is done with them."""
 
-import logging
-import os
 import shlex
-import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,17 +11,15 @@ import typer
 from rich.console import Console
 
 from spt_core.recipes import RECIPES
-from sweeps.engine.cli.exits import BUDGET_SPENT, FAILED_TRIALS, INTERRUPTED, refusing_bad_input
-from sweeps.engine.design.designs import Sweep
+from sweeps.engine.cli.console import make_console, print_answer, print_end, print_place, show_log
+from sweeps.engine.cli.exits import refusing_bad_input
 from sweeps.engine.design.scales import SCALES
+from sweeps.engine.design.sweep import Sweep
 
 if TYPE_CHECKING:
     from sweeps.engine.cluster.resources import Resources
-    from sweeps.engine.driver.request import Request
-    from sweeps.engine.driver.run_sweep import Outcome
+    from sweeps.engine.driver.request import Request, ResolvedRequest
     from sweeps.engine.plan.plan import Plan
-    from sweeps.engine.store.layout import Places
-    from sweeps.engine.store.trial_folder import TrialResult
 
 _SCALES = "; ".join(f"{name} ({scale.about})" for name, scale in SCALES.items())
 _SWEEP_EPILOG = """\b
@@ -65,7 +60,6 @@ class _Manner:
 
     file: str
     arguments: Sequence[str]
-    tracking_uri: str | None
     budget_hours: float | None
     calibrate: bool
     price_per_hour: float | None
@@ -184,6 +178,7 @@ def command_of(sweep: Sweep, question: str, *, program: str, file: str, argument
                 output=output,
                 study=study,
                 storage=storage,
+                tracking_uri=tracking_uri,
             )
             if no_retune and sweep.retune is None:
                 raise ValueError(f"--no-retune: {sweep.name} has no nuisance factors; drop it")
@@ -192,7 +187,6 @@ def command_of(sweep: Sweep, question: str, *, program: str, file: str, argument
                 _Manner(
                     file=file,
                     arguments=arguments,
-                    tracking_uri=tracking_uri,
                     budget_hours=budget_hours,
                     calibrate=calibrate,
                     price_per_hour=price_per_hour,
@@ -212,164 +206,88 @@ def command_of(sweep: Sweep, question: str, *, program: str, file: str, argument
 def _carry_out(request: "Request", manner: _Manner) -> int:
     """Plan, run and answer; the exit status."""
     from sweeps.engine.cli import plan_view
-    from sweeps.engine.cluster.resources import fit_resources
+    from sweeps.engine.driver.recall import FoundSoFar, advance, forget, recall
     from sweeps.engine.driver.request import resolve
     from sweeps.engine.plan import estimate as estimating
-    from sweeps.engine.search import budget
-    from sweeps.engine.store.layout import forget, recall, tuned
+    from sweeps.engine.search.budget import Budget
 
     if manner.as_json and not manner.dry_run:
         raise ValueError("--json prints a plan: use it with --dry-run, or with spt plan")
     if manner.price_per_hour is not None and not manner.price_per_hour > 0:
         raise ValueError(f"--price-per-hour {manner.price_per_hour:g}: it should be above 0")
-    budget.Budget(manner.budget_hours)
-    console = _console()
-    _show_log(console)
-    asked = resolve(request)
-    plan, places = asked.plan, asked.places
+    Budget(manner.budget_hours)
+    console = make_console()
+    show_log(console)
+    resolved = resolve(request)
+    plan, layout = resolved.plan, resolved.layout
     if manner.as_sweep not in {None, plan.sweep_id}:
         raise ValueError(
             f"{manner.as_sweep}: its file, its data or this code have changed since: it would now be {plan.sweep_id}. "
             "Run the file itself to start that one"
         )
-    if request.study is not None and not manner.dry_run:
-        from sweeps.engine.search.study import check_storage
-
-        check_storage(request.study)
     if manner.only_report:
-        return _report(console, plan, places)
-    if manner.rerun and not manner.dry_run:
-        forget(plan, places)
-    found = set() if manner.rerun else set(recall(plan, places))
-    known = plan if manner.rerun else tuned(plan, places)
-    if known is not plan:  # the cells' own trials may have finished too
-        found |= set(recall(known, places))
+        from sweeps.engine.driver.run_sweep import write_report
+
+        print_answer(console, *write_report(plan, layout))
+        return 0
+    if not manner.dry_run:
+        resolved.refuse_unrunnable()
+        if manner.rerun:
+            forget(plan, layout)
+    known = plan if manner.rerun or plan.search is not None else advance(plan, FoundSoFar(layout))
+    found = set() if manner.rerun else {*recall(plan, layout), *recall(known, layout)}
     waiting = sum(key not in found for key in {**known.known, **known.distinct})
-    if plan.exploration is not None:
-        waiting += plan.exploration.design.num_trials
-    fitted = fit_resources(asked.resources, num_trials=max(1, waiting))
+    if plan.search is not None:
+        waiting += plan.search.design.num_trials
+    fitted = resolved.fitted(waiting)
     if manner.calibrate:
-        aside = Console(stderr=True, highlight=False) if manner.as_json else console
+        aside = make_console(stderr=True) if manner.as_json else console
         estimating.calibrate(
-            known, found, output=places.output, resources=fitted, say=lambda what: aside.print(what, markup=False)
+            known, found, output=layout.output, resources=fitted, say=lambda what: aside.print(what, markup=False)
         )
     estimate = estimating.estimate(
-        known, found, output=places.output, resources=fitted, price_per_hour=manner.price_per_hour
+        known, found, output=layout.output, resources=fitted, price_per_hour=manner.price_per_hour
     )
     if manner.as_json:
         plan_view.print_plan_json(console, plan_view.plan_document(known, found=found, estimate=estimate))
     else:
         wanted = manner.dry_run or manner.calibrate
         plan_view.print_plan(console, known, found=found, estimate=estimate, output=request.output, everything=wanted)
-    if manner.dry_run:
-        return 0
-    return _run(console, request, manner, plan, places=places, resources=fitted)
+    return 0 if manner.dry_run else _run(console, request, manner, resolved, fitted)
 
 
 def _run(
-    console: Console, request: "Request", manner: _Manner, plan: "Plan", *, places: "Places", resources: "Resources"
+    console: Console, request: "Request", manner: _Manner, resolved: "ResolvedRequest", resources: "Resources"
 ) -> int:
-    from sweeps.engine.cluster.resources import refuse_unshared
-    from sweeps.engine.driver import run_sweep
-    from sweeps.engine.store import sweep_record as record
-    from sweeps.engine.tracking.uri import check, redact
+    from sweeps.engine.driver.recall import record_of
+    from sweeps.engine.driver.run_sweep import execute
+    from sweeps.engine.store import sweep_record
+    from sweeps.engine.store.redact import redact
 
-    uri = manner.tracking_uri or places.tracking
-    refuse_unshared(plan, places, resources)
-    check(uri)
-
-    started = time.time()
+    layout, started = resolved.layout, time.time()
 
     def keep(plan: "Plan") -> None:
-        record.write(
-            record.record_of(
-                plan,
-                file=manner.file,
-                arguments=manner.arguments,
-                concurrency=resources.concurrency or 1,
-                study=places.studies,
-                started=started,
-            ),
-            places.report(plan),
+        record = record_of(
+            plan,
+            file=manner.file,
+            arguments=manner.arguments,
+            concurrency=resources.concurrency or 1,
+            study=layout.studies,
+            started=started,
         )
+        sweep_record.write(record, layout.report(plan.sweep_id))
 
-    keep(plan)
-    outcome = run_sweep.execute(
-        plan,
+    keep(resolved.plan)
+    outcome = execute(
+        resolved,
         resources=resources,
-        places=places,
-        tracking_uri=uri,
         console=console,
         budget_hours=manner.budget_hours,
         verbose=manner.verbose,
         replanned=keep,
     )
-    _print_answer(console, outcome.plan, outcome.results, outcome.report)
-    output = request.output
-    at_home = output == Path("runs") and Path.cwd() == Path(__file__).parents[3]
-    ui = "make ui" if at_home else f"spt ui --output {shlex.quote(str(output))}"
-    _print_place(console, "mlflow", ui if uri == places.tracking else redact(uri))
-    for missing in outcome.undelivered:
-        console.print(f"MLflow has not got: {missing}; running this again delivers it", markup=False)
-    if outcome.gave_up:
-        console.print(f"the search ended early: {outcome.gave_up}", markup=False)
-    if outcome.interrupted:
-        console.print("interrupted: what finished is kept; run the same command again to go on", markup=False)
-        return INTERRUPTED
-    failed = [trial for key, trial in outcome.plan.distinct.items() if _state(outcome, key) == "failed"]
-    for trial in failed:
-        console.print(f"failed: {trial.label}: {outcome.results[trial.key].error}", markup=False)
-    if outcome.budget_spent:
-        console.print(
-            f"the budget is spent: {outcome.spent_hours:.3g} of {manner.budget_hours:g} device hours, and trials are "
-            "left; run the same command again to go on, with a --budget-hours for what is left",
-            markup=False,
-        )
-        return BUDGET_SPENT
-    unfinished = any(_state(outcome, key) != "finished" for key in outcome.plan.distinct)
-    return FAILED_TRIALS if unfinished else 0
-
-
-def _state(outcome: "Outcome", key: str) -> str:
-    return outcome.results[key].state if key in outcome.results else "not run"
-
-
-def _report(console: Console, plan: "Plan", places: "Places") -> int:
-    """Write the report of what there is."""
-    from sweeps.engine.driver import run_sweep
-
-    plan, results, page = run_sweep.write_report(plan, places)
-    _print_answer(console, plan, results, page)
-    return 0
-
-
-def _print_answer(console: Console, plan: "Plan", results: "Mapping[str, TrialResult]", page: Path) -> None:
-    from sweeps.engine.report import write
-
-    console.print()
-    console.print(write.terminal_table(plan, results))
-    console.print(write.verdict(plan, results), highlight=False, markup=False)
-    console.print()
-    _print_place(console, "report", relative(page))
-
-
-def _print_place(console: Console, name: str, value: str) -> None:
-    console.print(f"{name:>8}  {value}", highlight=False, markup=False, soft_wrap=True)
-
-
-def _console() -> Console:
-    return Console(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 120)
-
-
-def _show_log(console: Console) -> None:
-    """What the core says it is doing (a conversion that takes a while) goes where everything else does."""
-    handler = logging.Handler()
-    handler.emit = lambda record: console.print(record.getMessage(), highlight=False, markup=False)  # type: ignore[method-assign]
-    core = logging.getLogger("spt_core")
-    core.handlers, core.propagate = [handler], False
-    core.setLevel(logging.INFO)
-
-
-def relative(path: Path) -> str:
-    """A path as a person here would type it."""
-    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+    print_answer(console, outcome.answer, outcome.report)
+    at_home = request.output == Path("runs") and Path.cwd() == Path(__file__).parents[3]
+    ui = "make ui" if at_home else f"spt ui --output {shlex.quote(str(request.output))}"
+    print_place(console, "mlflow", ui if resolved.tracking_uri == layout.tracking else redact(resolved.tracking_uri))
+    return print_end(console, outcome, budget_hours=manner.budget_hours)

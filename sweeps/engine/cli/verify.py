@@ -2,7 +2,6 @@
 
 import json
 import math
-import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from sweeps.engine.cli.console import make_console
 from sweeps.engine.cli.exits import refusing_bad_input
 
 if TYPE_CHECKING:
@@ -54,9 +54,7 @@ def verify(
     of threads every metric but timings must be equal; elsewhere the main ones must be within a tolerance, which comes
     from the seeds of the same cell.
     """
-    console = Console(
-        stderr=as_json, soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 120, highlight=False
-    )
+    console = make_console(stderr=as_json)
     with refusing_bad_input():
         from sweeps.engine.tracking import logged_trial
         from sweeps.engine.verify.compare import compare
@@ -80,29 +78,37 @@ def verify(
 
 
 def _store(tracking_uri: str | None, output: Path) -> str:
-    from sweeps.engine.store.layout import Places
+    from sweeps.engine.store.layout import OutputLayout
 
-    places = Places(output.resolve())
-    if tracking_uri is None and not Path(places.tracking.removeprefix("sqlite:///")).is_file():
+    layout = OutputLayout(output.resolve())
+    if tracking_uri is None and not Path(layout.tracking.removeprefix("sqlite:///")).is_file():
         raise ValueError(
             f"--output {output}: there is no MLflow store in it; name the folder that the sweep was given, or the "
             "store: --tracking-uri"
         )
-    return tracking_uri or places.tracking
+    return tracking_uri or layout.tracking
 
 
 def _run(console: Console, trial: "LoggedTrial", prepared: "Prepared") -> dict[str, float]:
     """The trial in this process, shown as a sweep shows it."""
-    from sweeps.engine.driver.progress import View
-    from sweeps.engine.plan.plan import Trial
+    from sweeps.engine.driver.progress import ProgressView
+    from sweeps.engine.plan.trial import Trial
     from sweeps.engine.verify.rerun import run_again
+    from sweeps.engine.worker.job import Message, Row, Testing
 
     key = trial.environment["key"]
     shown = Trial(key, trial.environment.get("cell", {}), prepared.config, trial.identity)
-    with tempfile.TemporaryDirectory(prefix="spt-verify-") as folder, View(console, trials=[shown]) as view:
+    with tempfile.TemporaryDirectory(prefix="spt-verify-") as folder, ProgressView(console, trials=[shown]) as view:
         view.start(key)
+
+        def say(message: Message) -> None:
+            if isinstance(message, Row):
+                view.train(key, message)
+            elif isinstance(message, Testing):
+                view.test(key, message.share)
+
         try:
-            metrics = run_again(trial, prepared, folder=Path(folder), report=lambda row, _: view.update(key, row))
+            metrics = run_again(trial, prepared, folder=Path(folder), say=say)
         except RuntimeError:
             view.end(key, "failed")
             raise

@@ -102,7 +102,7 @@ def of(name: str) -> Metric:
 def title(name: str) -> str:
     """A metric's name for people: `F1` for `test/f1`, `dev NLL` for `dev/nll`."""
     split, _, last = name.rpartition("/")
-    names_its_split = split == "dev" or (split == "test" and last in {"nll", "oracle_nll"})
+    names_its_split = split in {"dev", "raw"} or (split == "test" and last in {"nll", "oracle_nll"})
     return f"{split} {of(name).title}" if names_its_split else of(name).title
 
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from spt_core.config import TrialConfig
-from sweeps.engine.design.designs import Design, Sweep
+from sweeps.engine.design.designs import Design
+from sweeps.engine.design.sweep import Sweep
 
 
 @dataclass(frozen=True)

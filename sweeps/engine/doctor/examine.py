@@ -7,16 +7,17 @@ from pathlib import Path
 from sweeps.engine.doctor.checks import compare, examine_machine
 from sweeps.engine.doctor.facts import Facts, look
 from sweeps.engine.doctor.finding import Finding, Level, Request
+from sweeps.engine.store.redact import redact
 
 
 def examine_tracking(uri: str) -> Finding:
     """Whether MLflow can be reached and written to: a run is made and deleted again."""
     from sweeps.engine.tracking import mlflow_runs
-    from sweeps.engine.tracking import uri as tracking_uri
+    from sweeps.engine.tracking.uri import check
 
-    shown = tracking_uri.redact(uri)
+    shown = redact(uri)
     try:
-        tracking_uri.check(uri)
+        check(uri)
         if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
             return Finding("mlflow", "ok", f"{shown} is made by the first sweep")
         mlflow_runs.try_writing(uri)

@@ -10,7 +10,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from sweeps.engine.plan.plan import Trial
+from sweeps.engine.design.metrics import DEV_NLL
+from sweeps.engine.plan.trial import Trial
+from sweeps.engine.worker.job import Row
 
 PLAIN_SECONDS = 15.0
 """Seconds between two plain lines of one trial."""
@@ -21,8 +23,8 @@ class _Line:
     def __init__(self, trial: Trial) -> None:
         self.trial = trial
         self.state = "waiting"
-        self.step = 0.0
-        self.total_steps = 0.0
+        self.step = 0
+        self.total_steps = 0
         self.loss: float | None = None
         self.dev_nll: float | None = None
         self.test_share = 0.0
@@ -31,18 +33,23 @@ class _Line:
         self.said = 0.0
         self.note = ""
 
-    def update(self, row: dict[str, float], now: float) -> None:
-        self.state = "testing" if "test/progress" in row else "training"
-        self.step = row.get("step", self.step)
-        self.total_steps = row.get("total_steps", self.total_steps)
-        self.loss = row.get("train/total", self.loss)
-        self.dev_nll = row.get("dev/nll", self.dev_nll)
-        self.test_share = row.get("test/progress", self.test_share)
+    def train(self, row: Row, now: float) -> None:
+        self.step, self.total_steps = row.step, row.total_steps
+        self.loss = row.metrics.get("train/total", self.loss)
+        self.dev_nll = row.metrics.get(DEV_NLL, self.dev_nll)
+        self._enter("training", now)
+
+    def test(self, share: float, now: float) -> None:
+        self.test_share = share
+        self._enter("testing", now)
+
+    def _enter(self, state: str, now: float) -> None:
+        self.state = state
         if self.first is None or self.first[0] != self.state:
             self.first = (self.state, now, self._done())
 
     def _done(self) -> float:
-        return self.test_share if self.state == "testing" else self.step / max(self.total_steps, 1.0)
+        return self.test_share if self.state == "testing" else self.step / max(self.total_steps, 1)
 
     def eta(self, now: float) -> float | None:
         """Seconds to the end of training, or of the test, from the pace since the first report of it."""
@@ -53,10 +60,10 @@ class _Line:
     def progress(self) -> str:
         if self.state == "testing":
             return f"test {self.test_share:.0%}"
-        return f"{self.step:.0f}/{self.total_steps:.0f}" if self.total_steps else ""
+        return f"{self.step}/{self.total_steps}" if self.total_steps else ""
 
 
-class View:
+class ProgressView:
     """Shows the trials of a sweep as they go on; a context manager.
 
     Args:
@@ -71,7 +78,7 @@ class View:
         self._started = time.monotonic()
         self._live = Live(console=console, get_renderable=self._table, refresh_per_second=2, transient=True)
 
-    def __enter__(self) -> "View":
+    def __enter__(self) -> "ProgressView":
         if self._console.is_terminal:
             self._live.start()
         return self
@@ -111,11 +118,20 @@ class View:
         line.state = "retrying"
         self._say(line, f"retrying: {why}")
 
-    def update(self, key: str, row: dict[str, float]) -> None:
-        """A trial reported a row of metrics."""
+    def train(self, key: str, row: Row) -> None:
+        """A trial reported the metrics of a step."""
         line, now = self._lines[key], time.monotonic()
-        line.update(row, now)
-        if now - line.said >= PLAIN_SECONDS or "dev/nll" in row:
+        line.train(row, now)
+        self._say_now_and_then(line, now, at_once=DEV_NLL in row.metrics)
+
+    def test(self, key: str, share: float) -> None:
+        """A trial scored a share of its test responses."""
+        line, now = self._lines[key], time.monotonic()
+        line.test(share, now)
+        self._say_now_and_then(line, now)
+
+    def _say_now_and_then(self, line: _Line, now: float, *, at_once: bool = False) -> None:
+        if at_once or now - line.said >= PLAIN_SECONDS:
             self._say(line, self._describe(line, now))
 
     def end(self, key: str, state: str, note: str = "") -> None:

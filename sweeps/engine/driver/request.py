@@ -1,4 +1,4 @@
-"""What a person asked of a sweep, and the plan that it makes."""
+"""What a person asked of a sweep, and what it comes to on this machine or cluster: every command goes through here."""
 
 import json
 from collections.abc import Mapping
@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from spt_core.recipes import RECIPES
-from sweeps.engine.cluster.resources import Resources, resolve_device, resolve_half_precision
-from sweeps.engine.design.designs import Sweep
-from sweeps.engine.design.search_space import Search
-from sweeps.engine.plan import plan as planning
-from sweeps.engine.plan.plan import Plan
-from sweeps.engine.store import shared_storage as storing
-from sweeps.engine.store.layout import Places
+from sweeps.engine.cluster import nodes
+from sweeps.engine.cluster.resources import Resources, at_hand, fit_resources, resolve_device
+from sweeps.engine.design.scales import at_scale
+from sweeps.engine.design.search import Search
+from sweeps.engine.design.sweep import Sweep
+from sweeps.engine.plan.plan import Plan, expand
+from sweeps.engine.plan.trial import check_splits
+from sweeps.engine.store import shared_storage
+from sweeps.engine.store.layout import OutputLayout
 
 _SOURCES = frozenset({"data.train", "data.test", "backbone.name"})
 
@@ -35,6 +37,7 @@ class Request:
         output: folder.
         study: URL of an Optuna storage; None is a file in the output folder.
         storage: what all nodes of a cluster share; None is the output folder.
+        tracking_uri: of MLflow; None is in the output folder.
     """
 
     sweep: Sweep
@@ -43,31 +46,57 @@ class Request:
     model: str | None
     settings: Mapping[str, Any]
     seeds: int | None
-    search: Mapping[str, Any]
-    retunes: bool
     resources: Resources
     output: Path
-    study: str | None = None
-    storage: str | None = None
+    search: Mapping[str, Any] = field(default_factory=dict)
+    retunes: bool = True
+    study: str | None = field(default=None, repr=False)
+    storage: str | None = field(default=None, repr=False)
+    tracking_uri: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
-class Asked:
+class ResolvedRequest:
     """A request as it can be run here.
 
     Attributes:
         plan: before its first round.
         resources: with the number of GPUs made plain.
-        places: where files go.
+        layout: where files go.
+        tracking_uri: of MLflow.
     """
 
     plan: Plan
     resources: Resources
-    places: Places = field(repr=False)
+    layout: OutputLayout = field(repr=False)
+    tracking_uri: str = field(repr=False)
+
+    def fitted(self, num_trials: int) -> Resources:
+        """What each trial gets, with nothing left open.
+
+        Args:
+            num_trials: that may run.
+        """
+        return fit_resources(self.resources, num_trials=max(1, num_trials))
+
+    def refuse_unrunnable(self) -> None:
+        """Refuse what would only fail once trials run.
+
+        Raises:
+            ValueError: a place that cannot be used, or that other nodes do not see; the option and what would do.
+        """
+        from sweeps.engine.tracking.uri import check
+
+        if self.layout.study is not None:
+            from sweeps.engine.search.study import check_storage
+
+            check_storage(self.layout.study)
+        refuse_unshared(self.plan, self.layout, self.resources)
+        check(self.tracking_uri)
 
 
-def resolve(request: Request) -> Asked:
-    """The plan of a request.
+def resolve(request: Request) -> ResolvedRequest:
+    """The plan of a request; on a cluster this process should be connected to it.
 
     Raises:
         ValueError: it cannot be run; says what would do.
@@ -77,18 +106,19 @@ def resolve(request: Request) -> Asked:
     sweep = _sweep(request)
     settings = dict(request.settings)
     if request.model is not None and request.model not in RECIPES:
-        settings = {"backbone.name": absolute(request.model), **settings}
+        settings = {"backbone.name": request.model, **settings}
     settings = {name: absolute(value) if name in _SOURCES else value for name, value in settings.items()}
     device_type, resources = resolve_device(request.resources)
-    settings = resolve_half_precision(settings, sweep, device_type)
-    plan = planning.expand(sweep, scale=request.scale, device_type=device_type, settings=settings, seeds=request.seeds)
+    settings = _resolve_half_precision(settings, sweep, request.scale, device_type)
+    plan = expand(sweep, scale=request.scale, device_type=device_type, settings=settings, seeds=request.seeds)
     for data in {trial.config.data for trial in plan.trials}:
-        planning.check_splits(data)
+        check_splits(data)
     for trial in plan.trials:
         training.refuse_workers(trial.config, resources.workers)
     # Trials in the Tune process write where the driver does.
-    shared = storing.place(request.storage) if request.storage and resources.workers else None
-    return Asked(plan, resources, Places(request.output.resolve(), request.study, shared))
+    shared = shared_storage.place(request.storage) if request.storage and resources.workers else None
+    layout = OutputLayout(request.output.resolve(), request.study, shared)
+    return ResolvedRequest(plan, resources, layout, request.tracking_uri or layout.tracking)
 
 
 def _sweep(request: Request) -> Sweep:
@@ -105,6 +135,57 @@ def _sweep(request: Request) -> Sweep:
     if not request.retunes:
         changed["retune"] = None
     return replace(sweep, **changed)
+
+
+def _resolve_half_precision(settings: Mapping[str, Any], sweep: Sweep, scale: str, device_type: str) -> dict[str, Any]:
+    """The settings, with what `auto` means on the cluster's GPUs where the driver's machine has none to ask.
+
+    Raises:
+        ValueError: the sweep leaves it to `auto`, and Ray does not know what GPUs there are.
+    """
+    import torch
+
+    precision = settings.get("backbone.precision", at_scale(sweep, scale)[0].backbone.precision)
+    if device_type != "cuda" or precision != "auto" or torch.cuda.is_available():
+        return dict(settings)
+    half = at_hand().half_precision
+    if half is None:
+        raise ValueError(
+            "backbone.precision = 'auto': this machine has no GPU to ask and Ray does not know the kind of the "
+            "cluster's; say it: --set backbone.precision=float16 (V100, T4), bfloat16 (A100 and later) or float32"
+        )
+    return {**settings, "backbone.precision": half}
+
+
+def refuse_unshared(plan: Plan, layout: OutputLayout, resources: Resources) -> None:
+    """Refuse what trials on other nodes could not see or could not write to.
+
+    Raises:
+        ValueError: the option, its value and what would do.
+    """
+    available = at_hand()
+    if not available.has_several_nodes:
+        return
+    if resources.workers == 0:
+        raise ValueError(
+            "--workers 0: trials in the Tune process are for one machine, and this cluster has several nodes, or can "
+            "get them: use --workers 1 or more"
+        )
+    if layout.storage is None:
+        layout.output.mkdir(parents=True, exist_ok=True)
+        nodes.refuse_unshared_output(available, "--output", layout.output)
+    elif shared_storage.is_remote(layout.storage):
+        shared_storage.probe(layout.storage)
+    else:
+        Path(layout.storage).mkdir(parents=True, exist_ok=True)
+        nodes.refuse_unshared_output(available, "--storage", Path(layout.storage))
+    configs = [trial.config for trial in plan.distinct.values()]
+    inputs = {("--train", config.data.train) for config in configs} | {
+        ("--test", config.data.test) for config in configs
+    }
+    for option, name in sorted(inputs | {("--model", config.backbone.name) for config in configs}):
+        if Path(name).exists():  # else a name that those who read it know
+            nodes.refuse_unshared_input(available, option, Path(name))
 
 
 def absolute(source: str) -> str:

@@ -1,24 +1,25 @@
-"""The rounds of one sweep through Ray Tune: a search or the tuning of nuisance factors, then the cells."""
+"""The rounds of a sweep through Ray Tune, on one Ray that is started when the first of them has work."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sweeps.engine.cluster import nodes
 from sweeps.engine.cluster.ray_runtime import ray_runtime
-from sweeps.engine.cluster.resources import Resources, refuse_impossible
+from sweeps.engine.cluster.resources import refuse_impossible
 from sweeps.engine.design.designs import factors
 from sweeps.engine.design.metrics import DEV_NLL
-from sweeps.engine.plan.plan import Plan, Trial
+from sweeps.engine.design.search import Asha
+from sweeps.engine.driver.recall import result_of
+from sweeps.engine.driver.tune_callback import TuneCallback
+from sweeps.engine.plan.plan import Round
+from sweeps.engine.plan.search_space import SearchSpace
+from sweeps.engine.plan.trial import Trial
 from sweeps.engine.search.budget import Budget
-from sweeps.engine.store import provenance
-from sweeps.engine.store.layout import Places, result_of
 from sweeps.engine.store.ledger import Entry, Ledger
+from sweeps.engine.worker.job import PERCENT, Request, SharedJob
 from sweeps.engine.worker.retry_policy import MOST_LOSSES
-from sweeps.engine.worker.supervisor import PERCENT, Job, supervise
-
-if TYPE_CHECKING:
-    from sweeps.engine.report.search_results import Explored
+from sweeps.engine.worker.supervisor import supervise
 
 _SUPERVISOR_CPU = 0.01
 _HEAD = "node:__internal_head__"
@@ -26,45 +27,39 @@ _HEAD = "node:__internal_head__"
 
 
 class Rounds:
-    """The rounds of one sweep through Ray Tune, on one Ray that is started when the first of them has work.
+    """Runs rounds of trials, but for those that have finished.
 
     Args:
-        plan: the sweep, before its search.
-        resources: of each trial.
-        places: where files go.
+        shared: by all jobs.
         ledger: the truth.
-        owner: of this driver's claims.
-        watcher: Tune's callback.
+        callback: Tune's.
         budget: of all rounds together.
-        verbose: let Ray say what it does.
         stack: what Ray is ended with.
+
+    Attributes:
+        gave_up: why a search ended before its number of trials was reached; None if it did not.
     """
 
     def __init__(
-        self,
-        plan: Plan,
-        *,
-        resources: Resources,
-        places: Places,
-        ledger: Ledger,
-        owner: str,
-        watcher: Any,
-        budget: Budget,
-        verbose: bool,
-        stack: ExitStack,
+        self, shared: SharedJob, *, ledger: Ledger, callback: TuneCallback, budget: Budget, stack: ExitStack
     ) -> None:
-        self._budget = budget
-        self._plan, self._resources, self._places, self._ledger = plan, resources, places, ledger
-        self._owner, self._watcher, self._verbose, self._stack = owner, watcher, verbose, stack
+        self._shared, self._ledger, self._callback, self._budget, self._stack = shared, ledger, callback, budget, stack
+        self.gave_up: str | None = None
 
-    def run(self, trials: Mapping[str, Trial], *, study: str) -> None:
-        """The given trials, by key, at full budget, but for those that have finished; recorded in a study."""
+    def run(self, one: Round) -> None:
+        """All trials of a round, until they ended or the budget is spent."""
+        if one.space is not None:
+            self._search(one.study, one.space)
+        else:
+            self._run_stated(one.trials, study=one.study)
+
+    def _run_stated(self, trials: Mapping[str, Trial], *, study: str) -> None:
         entries = self._ledger.entries(list(trials))
-        found = {key: entry for key, entry in entries.items() if entry.state == "finished"}
-        for key, entry in found.items():
-            self._watcher.reuse(trials[key], result_of(entry, self._places))
-        # The dearest first: the trials that end last are then short, and no core waits long.
-        pending = sorted((trial for key, trial in trials.items() if key not in found), key=_cost, reverse=True)
+        finished = {key: entry for key, entry in entries.items() if entry.state == "finished"}
+        for key, entry in finished.items():
+            self._callback.reuse(trials[key], result_of(entry, self._shared.layout))
+        # The longest first: the trials that end last are then short, and no core waits long.
+        pending = sorted((trial for key, trial in trials.items() if key not in finished), key=_cost, reverse=True)
         for _ in range(1 + MOST_LOSSES):
             if not pending or self._budget.is_spent:
                 return
@@ -75,107 +70,80 @@ class Rounds:
 
     def _has_ended(self, entry: Entry | None) -> bool:
         """Whether a trial that was handed out finished anywhere, or failed here and now."""
-        failed = entry is not None and entry.state == "failed" and entry.owner == self._owner
+        failed = entry is not None and entry.state == "failed" and entry.owner == self._shared.owner
         return failed or (entry is not None and entry.state == "finished")
 
     def _hand_out(self, pending: Sequence[Trial], *, of: Mapping[str, Trial], study: str) -> None:
-        self._start()
-        from sweeps.engine.search.optuna_searcher import PlannedSearch
+        self._start_ray()
+        from sweeps.engine.search.searcher import PlannedSearcher
 
-        planned = PlannedSearch(
+        source = PlannedSearcher(
             study,
             of.values(),
             pending,
             metric=DEV_NLL,
-            storage=self._places.studies,
+            storage=self._shared.layout.studies,
             ledger=self._ledger,
-            owner=self._owner,
-            job_of=self._job,
+            owner=self._shared.owner,
+            request_of=self._request,
             budget=self._budget,
         )
-        self._tune(planned, num_samples=len(pending))
+        self._tune(source, num_samples=len(pending))
 
-    def explore(self, answered: Callable[[Trial, Entry], None]) -> str | None:
-        """The trials of the plan's search; why it ended before its budget was spent, if it did."""
-        from ray.tune.schedulers import ASHAScheduler
+    def _search(self, study: str, space: SearchSpace) -> None:
+        from sweeps.engine.search.optuna_searcher import OptunaSearcher
+        from sweeps.engine.search.study import keys
 
-        from sweeps.engine.search import optuna_searcher
-        from sweeps.engine.search import study as studies
-
-        exploration = self._plan.exploration
-        assert exploration is not None
-        design = exploration.design
-        source = optuna_searcher.StudySearch(
-            self._plan,
-            storage=self._places.studies,
-            ledger=self._ledger,
-            owner=self._owner,
-            job_of=self._job,
-            proposed=self._watcher.add,
-            answered=answered,
+        source = OptunaSearcher(
+            study,
+            space,
+            request_of=self._request,
+            proposed=self._callback.add,
+            answered=self._answered,
             budget=self._budget,
+            storage=self._shared.layout.studies,
+            ledger=self._ledger,
+            owner=self._shared.owner,
         )
         for trial, entry in source.recall():  # the driver before may have died before MLflow heard of it
-            self._watcher.add(trial)
-            answered(trial, entry)
-        if len(studies.keys(source.study)) < design.num_trials:
-            self._start()
-            scheduler = None
-            if design.pruner is not None:
-                scheduler = ASHAScheduler(
-                    time_attr=PERCENT,
-                    metric=DEV_NLL,
-                    mode="min",
-                    max_t=99,  # no rung at the end: a trial that is trained is scored
-                    grace_period=design.pruner.grace_percent,
-                    reduction_factor=design.pruner.reduction_factor,
-                    stop_last_trials=False,
-                )
-            self._tune(source, num_samples=-1, scheduler=scheduler)
-        return source.gave_up
+            self._callback.add(trial)
+            self._answered(trial, entry)
+        if len(keys(source.study)) < space.design.num_trials:
+            self._start_ray()
+            self._tune(source, num_samples=-1, scheduler=_scheduler(space.design.pruner))
+        self.gave_up = source.gave_up
 
-    def best(self) -> list[Mapping[str, Any]]:
-        """Params of what the search found, best first."""
-        from sweeps.engine.search import study as studies
+    def _answered(self, trial: Trial, entry: Entry) -> None:
+        self._callback.reuse(trial, result_of(entry, self._shared.layout))
 
-        assert self._plan.exploration is not None
-        return studies.found(studies.study_of(self._plan, self._places.studies), self._plan.exploration)
+    def _request(self, trial: Trial) -> Request:
+        cell, identity = factors(trial.cell), trial.identity
+        return self._shared.request(trial.key, trial.config, cell=cell, identity=identity)
 
-    def explored(self) -> "Explored":
-        """The plan's search as far as it came."""
-        from sweeps.engine.report.search_results import Explored
-        from sweeps.engine.search import study as studies
-
-        assert self._plan.exploration is not None
-        return Explored(studies.study_of(self._plan, self._places.studies), self._plan.exploration)
-
-    def _start(self) -> None:
+    def _start_ray(self) -> None:
         import ray
 
         if not ray.is_initialized():
-            self._watcher.announce("starting Ray")
-        self._places.output.mkdir(parents=True, exist_ok=True)
-        self._stack.enter_context(ray_runtime(verbose=self._verbose))
-        refuse_impossible(self._resources, nodes.connected())
-
-    def _job(self, trial: Trial) -> Job:
-        return job_of(trial, self._plan, self._places, self._resources, owner=self._owner, verbose=self._verbose)
+            self._callback.announce("starting Ray")
+        self._shared.layout.output.mkdir(parents=True, exist_ok=True)
+        self._stack.enter_context(ray_runtime(verbose=self._shared.verbose))
+        refuse_impossible(self._shared.resources, nodes.connected())
 
     def _tune(self, source: Any, *, num_samples: int, scheduler: Any = None) -> None:
         """Hand out what the source has, and come back when all of it ended."""
         from ray import tune
 
-        from sweeps.engine.driver import tune_patch
+        from sweeps.engine.driver.tune_patch import survive_memory_kills
 
-        tune_patch.survive_them()
-        resources, places = self._resources, self._places
+        survive_memory_kills()
+        resources = self._shared.resources
         in_process = resources.workers == 0
         share = {"CPU": float(resources.cpus_per_worker or 1), "GPU": resources.gpus_per_worker or 0.0}
         # A supervisor stays with the driver, so that no other node that is lost takes it along.
         bundle = share if in_process else {"CPU": _SUPERVISOR_CPU, _HEAD: _SUPERVISOR_CPU}
         tuner = tune.Tuner(
             tune.with_resources(
-                tune.with_parameters(supervise, code_diff=provenance.code_diff()), tune.PlacementGroupFactory([bundle])
+                tune.with_parameters(supervise, shared=self._shared), tune.PlacementGroupFactory([bundle])
             ),
             tune_config=tune.TuneConfig(
                 search_alg=source,
@@ -187,9 +155,9 @@ class Rounds:
                 trial_dirname_creator=lambda trial: str(trial.trial_id),  # by default it spells out the config
             ),
             run_config=tune.RunConfig(
-                name=self._plan.sweep_id,
-                storage_path=str(places.output / "tune"),
-                callbacks=[self._watcher],
+                name=self._shared.sweep,
+                storage_path=str(self._shared.layout.output / "tune"),
+                callbacks=[self._callback],
                 failure_config=tune.FailureConfig(max_failures=MOST_LOSSES),  # of a trial's supervisor
                 verbose=0,
             ),
@@ -197,40 +165,19 @@ class Rounds:
         tuner.fit()
 
 
-def job_of(trial: Trial, plan: Plan, places: Places, resources: Resources, *, owner: str, verbose: bool) -> Job:
-    """What a trial needs to run anywhere, as plain values.
+def _scheduler(pruner: Asha | None) -> Any:
+    if pruner is None:
+        return None
+    from ray.tune.schedulers import ASHAScheduler
 
-    Args:
-        trial: of the plan.
-        plan: the sweep.
-        places: where its files go.
-        resources: with nothing left open.
-        owner: of the claim.
-        verbose: let Ray Train say what it does.
-    """
-    assert resources.cpus_per_worker is not None
-    assert resources.gpus_per_worker is not None
-    return Job(
-        key=trial.key,
-        config=trial.config.model_dump(),
-        environment={
-            "key": trial.key,
-            "sweep": plan.sweep_id,
-            "cell": factors(trial.cell),
-            "identity": dict(trial.identity),
-            "facts": provenance.facts(),
-        },
-        folder=str(places.trial(trial.key)),
-        storage=places.checkpoints,
-        train_runs=places.train_runs,
-        handed_over=places.handed_over(trial.key),
-        ledger=places.ledger,
-        owner=owner,
-        workers=resources.workers,
-        cpus_per_worker=resources.cpus_per_worker,
-        gpus_per_worker=resources.gpus_per_worker,
-        spread=resources.spread,
-        verbose=verbose,
+    return ASHAScheduler(
+        time_attr=PERCENT,
+        metric=DEV_NLL,
+        mode="min",
+        max_t=99,  # no rung at the end: a trial that is trained is scored
+        grace_period=pruner.grace_percent,
+        reduction_factor=pruner.reduction_factor,
+        stop_last_trials=False,
     )
 
 

@@ -1,6 +1,5 @@
 """How the sweeps of an output folder stand, by their records, the ledger and the trials' own histories."""
 
-import json
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -11,7 +10,8 @@ from typing import Any
 
 from sweeps.engine.store import sweep_record, trial_folder
 from sweeps.engine.store.ledger import LEDGER, Entry, Ledger, is_dead
-from sweeps.engine.store.sweep_record import Record
+from sweeps.engine.store.states import NOT_RUN, Shown
+from sweeps.engine.store.sweep_record import SweepRecord
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class SweepStatus:
     Attributes:
         sweep_id: of the plan.
         started: seconds since the epoch, the last time.
-        counts: trials by state: `finished`, `running`, `left`, `failed`, `pruned`, `interrupted`, `waiting`.
+        counts: trials by state: `finished`, `running`, `left`, `failed`, `pruned`, `interrupted`, `not run`.
         trials: those worth a line.
         mean_seconds: of a finished trial on its workers; None before the first.
         eta_seconds: until the last trial ends, if all goes on as it did and somebody runs it; None: not known.
@@ -65,7 +65,7 @@ class SweepStatus:
     @property
     def is_left(self) -> bool:
         """Trials are left and nobody runs any."""
-        left = sum(self.counts.get(state, 0) for state in ("waiting", "interrupted", "left", "failed"))
+        left = sum(self.counts.get(state, 0) for state in (NOT_RUN, "interrupted", "left", "failed"))
         return left > 0 and not self.counts.get("running")
 
     def document(self) -> dict[str, Any]:
@@ -89,7 +89,7 @@ def statuses(output: Path, *, only: str | None = None) -> list[SweepStatus]:
         ledger.close()
 
 
-def _status(of: Record, ledger: Ledger, output: Path) -> SweepStatus:
+def _status(of: SweepRecord, ledger: Ledger, output: Path) -> SweepStatus:
     labels, note = dict(of.trials), ""
     if of.num_search_trials:
         explored, note = _explored(of)
@@ -98,14 +98,14 @@ def _status(of: Record, ledger: Ledger, output: Path) -> SweepStatus:
     states = {key: _state(entries.get(key), ledger) for key in labels}
     counts = Counter(states.values())
     if of.num_search_trials and not of.search_ended:
-        counts["waiting"] += max(0, of.num_search_trials - len(labels.keys() - of.trials.keys()))
+        counts[NOT_RUN] += max(0, of.num_search_trials - len(labels.keys() - of.trials.keys()))
     shown = [
         TrialStatus(
             key,
             labels[key],
             state,
             max(0.0, time.time() - entries[key].heartbeat),
-            _share(output / "trials" / key / trial_folder.HISTORY),
+            _share(output / "trials" / key),
             entries[key].error,
         )
         for key, state in states.items()
@@ -116,36 +116,28 @@ def _status(of: Record, ledger: Ledger, output: Path) -> SweepStatus:
         for key, entry in entries.items()
         if states[key] == "finished" and "worker/seconds" in entry.metrics
     ]
-    left = sum(counts[state] for state in ("waiting", "interrupted", "left"))
+    left = sum(counts[state] for state in (NOT_RUN, "interrupted", "left"))
     left_of_running = sum(1 - (one.share or 0.0) for one in shown if one.state == "running")
     eta = None if not took else mean(took) * (left + left_of_running) / max(1, of.concurrency)
-    return SweepStatus(of.sweep_id, of.started, dict(counts), tuple(shown), mean(took) if took else None, eta, note)
+    by_state = {str(state): count for state, count in counts.items()}
+    return SweepStatus(of.sweep_id, of.started, by_state, tuple(shown), mean(took) if took else None, eta, note)
 
 
-def _state(entry: Entry | None, ledger: Ledger) -> str:
+def _state(entry: Entry | None, ledger: Ledger) -> Shown:
     if entry is None:
-        return "waiting"
+        return NOT_RUN
     if entry.state == "running" and (ledger.is_silent(entry) or is_dead(entry.owner)):
         return "left"
     return entry.state
 
 
-def _share(history: Path) -> float | None:
-    """Of the training that is done, by the last whole row of a history."""
-    try:
-        lines = history.read_text().splitlines()
-    except OSError:
-        return None
-    for line in reversed(lines):
-        try:
-            row = json.loads(line)
-            return float(row["step"]) / max(1.0, float(row["total_steps"]))
-        except (json.JSONDecodeError, KeyError):  # cut short: it is being written
-            continue
-    return None
+def _share(folder: Path) -> float | None:
+    """Of the training that is done, by the last row of the history."""
+    rows = trial_folder.read_history(folder)
+    return rows[-1]["step"] / max(1.0, rows[-1]["total_steps"]) if rows else None
 
 
-def _explored(of: Record) -> tuple[dict[str, str], str]:
+def _explored(of: SweepRecord) -> tuple[dict[str, str], str]:
     """The trials that a search has proposed so far, by key; and why they are not known, where they are not."""
     from sweeps.engine.search import study
 

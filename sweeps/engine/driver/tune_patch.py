@@ -35,7 +35,7 @@ def _of_actor(exception: Exception) -> Exception:
     return ActorOutOfMemoryError(str(exception)) if killed else exception
 
 
-def survive_them() -> None:
+def survive_memory_kills() -> None:
     """From now on Tune tries a trial again whose process was killed for memory."""
     assert issubclass(tune_controller.RayActorManager, RayActorManager)
     tune_controller.RayActorManager = _ActorManager

@@ -6,14 +6,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
 from sweeps.engine.design.designs import label
-from sweeps.engine.store.trial_folder import CONFIG, ENVIRONMENT, PREDICTIONS
+from sweeps.engine.store import trial_folder
 
 SHEET, RUBRIC, KEY = "sheet.csv", "rubric.md", "key.json"
 """The files of an export: the first two are for the raters, the key is not."""
@@ -144,18 +143,13 @@ def read_run(folder: Path) -> Run:
     Raises:
         ValueError: the folder holds no predictions, or not such as a trial leaves.
     """
-    path = folder / PREDICTIONS
-    if not path.is_file():
-        raise ValueError(f"{folder}: there is no {PREDICTIONS} in it, which every finished trial leaves")
+    path = folder / trial_folder.PREDICTIONS
     columns = ["dialogue", "turn", *Response.__dataclass_fields__]
-    try:
-        frame = pd.read_parquet(path, columns=columns)
-    except (ValueError, OSError) as error:
-        raise ValueError(
-            f"{path}: it should be Parquet with the columns {', '.join(columns)} ({str(error).partition(chr(10))[0]})"
-        ) from error
+    rows = trial_folder.read_predictions(folder, columns)
+    if rows is None:
+        raise ValueError(f"{folder}: there is no {path.name} in it, which every finished trial leaves")
     responses: dict[_Place, Response] = {}
-    for row in frame.to_dict("records"):
+    for row in rows:
         place = str(row.pop("dialogue")), int(row.pop("turn"))
         if place in responses:
             raise ValueError(f"{path}: dialogue {place[0]!r}, turn {place[1]} is in it twice; it should be there once")
@@ -164,12 +158,8 @@ def read_run(folder: Path) -> Run:
 
 
 def _name(folder: Path) -> str:
-    about = []
-    for file, field in ((ENVIRONMENT, "cell"), (CONFIG, "seed")):
-        if (folder / file).is_file():
-            told: dict[str, Any] = json.loads((folder / file).read_text())
-            if field in told:
-                about.append(label(told[field]) if field == "cell" else f"seed {told[field]}")
+    cell, seed = trial_folder.read_environment(folder).get("cell"), trial_folder.read_config(folder).get("seed")
+    about = [*([label(cell)] if cell is not None else []), *([f"seed {seed}"] if seed is not None else [])]
     return f"{', '.join(about)} ({folder.resolve().name})" if about else folder.resolve().name
 
 

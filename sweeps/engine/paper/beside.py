@@ -12,19 +12,21 @@ from typing import Any
 from spt_core.config import TrialConfig
 from spt_core.recipes import PAPER_BERT_ENCODER, RECIPES
 from sweeps.engine.analysis import stats
+from sweeps.engine.analysis.answer import Answer
 from sweeps.engine.analysis.cells import CellSummary, is_number
 from sweeps.engine.design import metrics
 from sweeps.engine.paper import published as paper
 from sweeps.engine.paper.published import Published
 from sweeps.engine.plan.plan import Plan
-from sweeps.engine.report.main_tables import ABSENT, Entry, Row, Table, interval_text, number
+from sweeps.engine.report.table import ABSENT, Entry, Row, Table, interval_text, number
+from sweeps.engine.report.write import PublishedTable
 
 DECIMALS = 2
 """Of every value of the paper."""
 
 
 @dataclass(frozen=True)
-class Beside:
+class PaperComparison:
     """A published table and the cells of ours that stand for its rows.
 
     Attributes:
@@ -58,6 +60,19 @@ class Beside:
             if label != reference and (label in self.ours or label in self.further)
         ]
         return Table(f"against {reference}", tuple(map(metrics.title, self.published.metrics)), tuple(rows))
+
+    def shown(self) -> PublishedTable:
+        """As a report shows it."""
+        return PublishedTable(
+            name=self.published.name,
+            caption=self.published.caption,
+            reference=self.published.reference,
+            notes=self.published.notes,
+            conditions=tuple(self.conditions),
+            values=self.values(),
+            effects=self.effects(),
+            document=self.document(),
+        )
 
     def document(self) -> dict[str, Any]:
         """The table for programs: the published values and effects, ours, and in what the conditions differ."""
@@ -187,7 +202,7 @@ def beside(
     published: Published,
     found: Iterable[tuple[Plan, Sequence[CellSummary]]],
     further: Mapping[str, CellSummary] | None = None,
-) -> Beside:
+) -> PaperComparison:
     """A published table with the cells of some sweeps that stand for its rows.
 
     Args:
@@ -201,4 +216,9 @@ def beside(
         for summary in summaries:
             if summary.label in rows:
                 ours.setdefault(rows[summary.label], summary)
-    return Beside(published, ours, further or {})
+    return PaperComparison(published, ours, further or {})
+
+
+def published_tables(answer: Answer) -> list[PublishedTable]:
+    """The tables of the paper that a sweep has cells of, with ours in them."""
+    return [beside(one, [(answer.plan, answer.summaries)]).shown() for one in tables_of(answer.plan)]

@@ -25,7 +25,7 @@ from sweeps.engine.paper.beside import model_of
 from sweeps.engine.paper.overlap import equal_length_persona_bleu
 from sweeps.engine.paper.published import CLAIMS, DIST_AVG, Claim
 from sweeps.engine.plan.plan import Plan
-from sweeps.engine.report.main_tables import Entry, Row, Table, interval_text, number
+from sweeps.engine.report.table import Entry, Row, Table, interval_text, number
 
 State = Literal["supported", "contradicted", "undecided"]
 LEAST_SEEDS = 3

@@ -1,7 +1,8 @@
 """Overlap with the persona at equal length: the longer of two replies is cut to the words of the shorter."""
 
 from spt_core.metrics import persona_overlap
-from sweeps.engine.analysis.cells import CellSummary, read_predictions
+from sweeps.engine.analysis.cells import CellSummary
+from sweeps.engine.store import trial_folder
 
 
 def equal_length_persona_bleu(first: CellSummary, second: CellSummary) -> list[tuple[float, float]]:
@@ -16,7 +17,7 @@ def equal_length_persona_bleu(first: CellSummary, second: CellSummary) -> list[t
     columns = ["dialogue", "turn", "persona", "prediction"]
     pairs = []
     for (trial, one), (other_trial, other) in zip(first.finished, second.finished, strict=False):
-        rows, other_rows = read_predictions(one, columns), read_predictions(other, columns)
+        rows, other_rows = (trial_folder.read_predictions(of.folder, columns) for of in (one, other))
         if trial.seed != other_trial.seed or not rows or not other_rows:
             return []
         replies = {(row["dialogue"], row["turn"]): row["prediction"].split() for row in other_rows}

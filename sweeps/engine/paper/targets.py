@@ -8,22 +8,22 @@ stand wherever a table asks what selection brings.
 import importlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sweeps.engine.analysis.cells import CellSummary
+from sweeps.engine.design.sweep import Sweep
 from sweeps.engine.paper import claims, usage_by_turn
 from sweeps.engine.paper import published as paper
-from sweeps.engine.paper.beside import Beside, beside, model_of
+from sweeps.engine.paper.beside import PaperComparison, beside, model_of
 from sweeps.engine.paper.claims import Found
 from sweeps.engine.paper.published import Published
-from sweeps.engine.plan import plan
 from sweeps.engine.plan.plan import Plan
 from sweeps.engine.report import examples
-from sweeps.engine.report import main_tables as tables
+from sweeps.engine.report.further_tables import measured_tables
 from sweeps.engine.report.latex import latex
-from sweeps.engine.report.main_tables import Table
+from sweeps.engine.report.table import Table, escape, markdown
 
 QUESTIONS = ("table1", "loss_ablation", "k_sweep", "baselines", "longer_prompts")
 """The question files that the targets are answered from."""
@@ -78,8 +78,8 @@ class Answer:
     def markdown(self) -> str:
         """All of it in GitHub's Markdown."""
         blocks = [f"# {self.name}"]
-        blocks += [f"## {tables.escape(heading)}\n\n{tables.markdown(table)}" for heading, table in self.tables.items()]
-        return "\n\n".join([*blocks, *map(tables.escape, self.notes)]) + "\n"
+        blocks += [f"## {escape(heading)}\n\n{markdown(table)}" for heading, table in self.tables.items()]
+        return "\n\n".join([*blocks, *map(escape, self.notes)]) + "\n"
 
     def write(self, folder: Path) -> Path:
         """`NAME.md`, `NAME.tex`, and `NAME.json` where there is a document; the path of the first."""
@@ -106,36 +106,16 @@ def targets(name: str) -> list[str]:
     return [name]
 
 
-def plans(
-    names: Sequence[str],
-    *,
-    scale: str,
-    device_type: str,
-    base: Any = None,
-    settings: Mapping[str, Any] | None = None,
-    seeds: int | None = None,
-) -> dict[str, Plan]:
-    """The sweeps that some targets need, each once, by the name of its file.
+def questions(names: Sequence[str]) -> dict[str, tuple[Sweep, str]]:
+    """The sweeps that some targets need, each once, by the name of its file, with its question.
 
     Args:
         names: of targets.
-        scale: one of `scales.SCALES`.
-        device_type: where the trials will run.
-        base: a config in place of the question files' own; None leaves it.
-        settings: config fields that override it; a factor of a sweep is left to that sweep.
-        seeds: of each cell; None is the scale's or the sweep's own.
-
-    Raises:
-        ValueError: what cannot be run, before anything runs.
     """
     found = {}
-    for question in dict.fromkeys(question for name in names for question in TARGETS[name].questions):
-        module = importlib.import_module(f"sweeps.{question}")
-        # As published: Table 6's settings in every cell, so cells are shared and nothing is tuned for one of them.
-        sweep = replace(module.SWEEP, question=(module.__doc__ or "").strip(), retune=None)
-        if base is not None:
-            sweep = replace(sweep, base=base, paper=base)
-        found[question] = plan.expand(sweep, scale=scale, device_type=device_type, settings=settings, seeds=seeds)
+    for name in dict.fromkeys(question for target in names for question in TARGETS[target].questions):
+        module = importlib.import_module(f"sweeps.{name}")
+        found[name] = module.SWEEP, (module.__doc__ or "").strip()
     return found
 
 
@@ -162,7 +142,7 @@ def answer(name: str, found: Found) -> Answer:
         shown["Effects, in percent of the reference row"] = compared.effects()
     spt = [one for one in (*compared.ours.values(), *further.values()) if one.trials[0].config.method == "spt"]
     if name in _ASK_OF_SELECTION:
-        shown |= {heading: of for heading, of in tables.further_tables(spt).items() if heading.startswith("Does sel")}
+        shown |= {heading: of for heading, of in measured_tables(spt).items() if heading.startswith("Does sel")}
     return Answer(name, shown, (*_conditions(compared), *published.notes, *_rating(name, needed)))
 
 
@@ -205,7 +185,7 @@ def _cell(of: tuple[Plan, Sequence[CellSummary]], label: str) -> CellSummary:
     return next(summary for summary in of[1] if summary.label == label)
 
 
-def _conditions(compared: Beside) -> list[str]:
+def _conditions(compared: PaperComparison) -> list[str]:
     if not any(cell.is_whole for cell in compared.ours.values()):
         return ["No cell finished on all seeds."]
     if not compared.conditions:
@@ -231,7 +211,7 @@ def _figure(name: str, needed: Found) -> Answer:
 
 
 def _overlap(needed: Found) -> dict[str, Table]:
-    found = tables.further_tables(list(needed["table1"][1]))
+    found = measured_tables(list(needed["table1"][1]))
     return {heading: of for heading, of in found.items() if heading == "Overlap with the persona"}
 
 

@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spt_core.metrics import has_emoji
-from sweeps.engine.analysis.cells import CellSummary, read_predictions
-from sweeps.engine.report.main_tables import ABSENT, Entry, Row, Table, number
+from sweeps.engine.analysis.cells import CellSummary
+from sweeps.engine.report.table import ABSENT, Entry, Row, Table, number
+from sweeps.engine.store import trial_folder
 
 PERMUTATIONS = 500
 
@@ -33,7 +34,7 @@ def excess_association(summary: CellSummary, *, seed: int = 0) -> list[float]:
     """
     found = []
     for _, result in summary.finished:
-        rows = read_predictions(result, ["dialogue", "stage", "prompt"])
+        rows = trial_folder.read_predictions(result.folder, ["dialogue", "stage", "prompt"])
         if not rows:
             return []
         stages = np.unique([row["stage"] for row in rows], return_inverse=True)[1]
@@ -72,7 +73,7 @@ def usage_table(summary: CellSummary) -> Table:
     titles = ("opening", "middle", "closing", "all turns")
     rows = []
     for trial, result in summary.finished:
-        chosen = read_predictions(result, ["stage", "prompt"]) or []
+        chosen = trial_folder.read_predictions(result.folder, ["stage", "prompt"]) or []
         by_stage = [[row["prompt"] for row in chosen if row["stage"] == stage] for stage in titles[:3]]
         by_stage.append([row["prompt"] for row in chosen])
         for k in range(trial.config.num_choices):
@@ -86,7 +87,7 @@ def emoji_table(summary: CellSummary) -> Table:
     titles = ("replies", "with emoji, %", "opening, %", "middle, %", "closing, %")
     rows = []
     for trial, result in summary.finished:
-        replies = read_predictions(result, ["stage", "prompt", "raw_prediction"]) or []
+        replies = trial_folder.read_predictions(result.folder, ["stage", "prompt", "raw_prediction"]) or []
         for k in range(trial.config.num_choices):
             of_prompt = [row for row in replies if row["prompt"] == k]
             stages = [[row for row in of_prompt if row["stage"] == stage] for stage in ("opening", "middle", "closing")]

@@ -17,7 +17,8 @@ from spt_core import config as configs
 from spt_core.config import TrialConfig
 from sweeps.engine.cluster.resources import Resources
 from sweeps.engine.plan import calibration
-from sweeps.engine.plan.plan import AWAITS_TUNING, Plan, Trial
+from sweeps.engine.plan.plan import Plan
+from sweeps.engine.plan.trial import AWAITS_TUNING, Trial
 from sweeps.engine.store import trial_folder
 
 _FREE: Any = {
@@ -170,7 +171,7 @@ def estimate(
         resources.concurrency or 1,
         resources.devices,
         price_per_hour,
-        _ASSUMED if plan.exploration is not None else "",
+        _ASSUMED if plan.search is not None else "",
     )
 
 
@@ -212,9 +213,9 @@ def _to_run(plan: Plan, found: set[str]) -> list[tuple[Trial, int]]:
     """The trials that have to run, each with how often it counts: those of a search as the base, so many times."""
     trials = {**plan.known, **plan.distinct}
     to_run = [(trial, 1) for key, trial in trials.items() if key not in found]
-    if plan.exploration is not None:
-        design = plan.exploration.design
-        to_run.append((plan.exploration.trial({}), design.num_trials))
+    if plan.search is not None:
+        design = plan.search.design
+        to_run.append((plan.search.trial({}), design.num_trials))
         if len(plan.cells) == 1:  # the best are not known yet
             to_run.append((plan.trials[0], design.confirm * len(plan.seeds)))
     return to_run
@@ -260,13 +261,11 @@ def _finished(output: Path) -> dict[str, list[float]]:
     folders = [path.parent for path in (output / "trials").glob(f"*/{trial_folder.METRICS}")]
     for folder in sorted(folders, key=lambda path: path.stat().st_mtime, reverse=True)[:_MOST_FINISHED]:
         try:
-            metrics, tree, environment = (
-                json.loads((folder / name).read_text())
-                for name in (trial_folder.METRICS, trial_folder.CONFIG, trial_folder.ENVIRONMENT)
-            )
-            config = configs.parse(tree)
-            found[shapes(config, environment["identity"], threads=None)[1]].append(metrics["worker/seconds"])
-        except (OSError, ValueError, KeyError):  # half copied, or of another version
+            config = configs.parse(trial_folder.read_config(folder))
+            identity = trial_folder.read_environment(folder)["identity"]
+            seconds = (trial_folder.read_metrics(folder) or {})["worker/seconds"]
+            found[shapes(config, identity, threads=None)[1]].append(seconds)
+        except (ValueError, KeyError):  # half copied, or of another version
             continue
     return dict(found)
 

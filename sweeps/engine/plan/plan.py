@@ -1,88 +1,52 @@
-"""From a sweep to its trials: every cell on every seed, canonical, each known by its key."""
+"""A sweep expanded to its trials, and the rounds in which they run.
+
+Most sweeps have one round: every cell on every seed. A search, or the tuning of nuisance factors, is a round before it,
+and decides what the cells are. The plan before such a round stands for the plan after it.
+"""
 
 import functools
-import gc
 import hashlib
-import importlib.metadata
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from spt_core import NUMERICS_VERSION, backbone, conversations, weights
 from spt_core.config import TrialConfig
-from spt_core.fields import BackboneConfig, DataConfig
 from sweeps.engine.design import metrics
-from sweeps.engine.design.designs import Case, Cell, Retune, Sweep, label
+from sweeps.engine.design.designs import Case, Cell, PerCellTuning, label
 from sweeps.engine.design.scales import at_scale
-from sweeps.engine.design.search_space import Search
+from sweeps.engine.design.search import Search
+from sweeps.engine.design.sweep import Sweep
+from sweeps.engine.plan.search_space import SearchSpace
+from sweeps.engine.plan.trial import AWAITS_TUNING, SEARCH_SEED, Trial, trials_of
 from sweeps.engine.plan.tuning import Attempt, Choice, Ended, Tuning
 
-SEARCH_SEED = 1000
-"""Of the trials of a search and of a tuning round: no cell has it, so what was tuned on is not what is compared."""
 
-AWAITS_TUNING = "awaits tuning"
-"""Mark in the identity of a trial that stands for one whose nuisance levels are not known yet."""
+class Found(Protocol):
+    """What is known of the trials of a round once it has run."""
 
+    def entries(self, keys: Collection[str]) -> Mapping[str, Ended]:
+        """How trials ended or stand, by key."""
 
-@dataclass(frozen=True)
-class Trial:
-    """One cell on one seed.
-
-    Attributes:
-        key: identity; two trials of equal keys are one trial.
-        cell: the factor levels it stands for.
-        config: what runs: canonical, with the compute layout that was asked for.
-        identity: what else the key was made from.
-    """
-
-    key: str
-    cell: Cell
-    config: TrialConfig
-    identity: Mapping[str, Any]
-
-    @property
-    def seed(self) -> int:
-        """The trial's seed."""
-        return self.config.seed
-
-    @property
-    def label(self) -> str:
-        """For people: `num_prompts=4 seed 0`."""
-        return f"{label(self.cell)} seed {self.seed}"
+    def best(self, study: str, space: SearchSpace) -> Sequence[Mapping[str, Any]] | None:
+        """What a search found, best first; None as long as it has not ended."""
 
 
 @dataclass(frozen=True)
-class Exploration:
-    """What a search explores, from which base.
+class Round:
+    """Trials that run together.
 
     Attributes:
-        design: space, objectives and budget.
-        base: of this scale, with its settings; the search's trials score what the design says and never test.
-        device_type: where the trials will run.
+        study: name of the Optuna study that records them.
+        trials: by key; those of a search are not known before Optuna proposes them.
+        space: what a search explores; None where the trials are stated.
+        choose_next: the plan after this round; None as long as it has not ended, and where it is the last.
     """
 
-    design: Search
-    base: TrialConfig
-    device_type: str
-
-    def trial(self, params: Mapping[str, Any]) -> Trial:
-        """The trial that a proposal stands for.
-
-        Raises:
-            ValueError: the proposal is no config (all that trains the prompts is off, say); says why.
-        """
-        scored = {"evaluation.split": self.design.split, "seed": SEARCH_SEED}
-        (trial,) = _trials(self.base.override(scored), [Case("", params)], [SEARCH_SEED], self.device_type)
-        return replace(trial, cell=Case(f"search {trial.key[:8]}", params))
-
-    @functools.cached_property
-    def digest(self) -> str:
-        """Of all that makes two searches one: raising the number of trials goes on with the same search."""
-        design = self.design
-        told = (design.space, design.only_if, design.objectives, design.sampler, design.pruner, self.trial({}).key)
-        return hashlib.sha256(repr(told).encode()).hexdigest()
+    study: str
+    trials: Mapping[str, Trial]
+    space: SearchSpace | None
+    choose_next: Callable[[Found], "Plan | None"]
 
 
 @dataclass(frozen=True)
@@ -95,9 +59,10 @@ class Plan:
         cells: in the order of the table.
         seeds: paired across cells.
         trials: one for each cell and seed, cells outermost; some may share a key.
-        exploration: the search that finds the cells beside the base; None for a design that states its cells.
-        tuning: the round that finds each cell's nuisance levels; None for a sweep without nuisance factors.
-        choices: what it found, a cell each; empty before it has ended.
+        search: what finds the cells beside the base; None for a design that states its cells.
+        tuning: what finds each cell's nuisance levels; None for a sweep without nuisance factors.
+        choices: what the tuning found, a cell each; empty before it has ended.
+        knows_cells: the trials are those that will run; else a search or a tuning round comes first.
     """
 
     sweep: Sweep
@@ -105,9 +70,10 @@ class Plan:
     cells: tuple[Cell, ...]
     seeds: tuple[int, ...]
     trials: tuple[Trial, ...]
-    exploration: Exploration | None = None
+    search: SearchSpace | None = None
     tuning: Tuning | None = None
     choices: tuple[Choice, ...] = ()
+    knows_cells: bool = True
 
     @functools.cached_property
     def distinct(self) -> dict[str, Trial]:
@@ -124,26 +90,43 @@ class Plan:
         if self.tuning is not None:  # which decides what the cells are
             keys = {*self.tuning.trials, *self.tuning.awaiting}
         digest = hashlib.sha256(" ".join(sorted(keys)).encode()).hexdigest()
-        if self.exploration is not None:  # whose cells are not known before it has run
-            digest = self.exploration.digest
+        if self.search is not None:  # whose cells are not known before it has run
+            digest = self.search.digest
         return f"{self.sweep.name}-{self.scale}-{digest[:8]}"
 
     @property
-    def study(self) -> str:
-        """The Optuna study of the cells' trials; a search's own has the plain name."""
-        return self.sweep_id if self.exploration is None else f"{self.sweep_id}-confirmed"
+    def rounds(self) -> tuple[Round, ...]:
+        """What is left to run, as far as it is known: perhaps a search or a tuning round, then the cells."""
+        cells = self.sweep_id if self.search is None else f"{self.sweep_id}-confirmed"
+        last = Round(cells, self.distinct, None, lambda found: None)
+        if self.knows_cells:
+            return (last,)
+        if self.search is not None:
+            return (Round(self.sweep_id, {}, self.search, self._confirm), last)
+        assert self.tuning is not None
+        return (Round(f"{self.sweep_id}-tuning", self.tuning.trials, None, self._tune), last)
+
+    def _confirm(self, found: Found) -> "Plan | None":
+        assert self.search is not None
+        best = found.best(self.sweep_id, self.search)
+        return None if best is None else self.confirming(best)
+
+    def _tune(self, found: Found) -> "Plan | None":
+        assert self.tuning is not None
+        tuned = self.tuned(found.entries(list(self.tuning.trials)))
+        return tuned if tuned.knows_cells else None
 
     def confirming(self, found: Sequence[Mapping[str, Any]]) -> "Plan":
         """The plan after its search: the base and what was found, best first, as cells on every seed."""
-        assert self.exploration is not None
+        assert self.search is not None
         cells = (self.cells[0], *(Case(f"best {rank}", params) for rank, params in enumerate(found, start=1)))
-        trials = _trials(self.exploration.base, cells, self.seeds, self.exploration.device_type)
-        return replace(self, cells=cells, trials=tuple(trials))
+        trials = trials_of(self.search.base, cells, self.seeds, self.search.device_type)
+        return replace(self, cells=cells, trials=tuple(trials), knows_cells=True)
 
     @property
     def awaits_tuning(self) -> bool:
         """The cells' nuisance levels are not known yet, so their trials stand for those that will run."""
-        return self.tuning is not None and not self.choices
+        return self.tuning is not None and not self.knows_cells
 
     @property
     def known(self) -> dict[str, Trial]:
@@ -169,7 +152,7 @@ class Plan:
             config = trial.config.override(choice.levels)
             canonical = config.canonical().model_copy(update={"compute": config.compute})
             trials.append(Trial(canonical.key(**identity), trial.cell, canonical, identity))
-        return replace(self, trials=tuple(trials), choices=choices)
+        return replace(self, trials=tuple(trials), choices=choices, knows_cells=True)
 
     @functools.cached_property
     def factors(self) -> tuple[str, ...]:
@@ -208,7 +191,7 @@ def expand(
 
     Args:
         sweep: the question.
-        scale: one of `scales.SCALES`.
+        scale: one of `design.scales.SCALES`.
         device_type: `cpu` or `cuda`: where the trials will run.
         settings: config fields that override base and scale; a factor of the design cannot be one.
         seeds: how many seeds a cell; None is the scale's or the sweep's own.
@@ -232,17 +215,17 @@ def expand(
         raise ValueError(f"--seeds {seeds}: it should be at least 1")
     base = base.override(settings)
     each_seed = tuple(range(seeds or default_seeds))
-    trials = _trials(base, cells, each_seed, device_type)
+    trials = trials_of(base, cells, each_seed, device_type)
     for trial in trials[:: len(each_seed)]:
         metrics.refuse_unmeasured(sweep.primary_metric, trial.config, f"Sweep {sweep.name}: primary_metric")
     if isinstance(design, Search):
         if sweep.retune is not None:
             raise ValueError(f"Sweep {sweep.name}: a search has no cells to retune in; put the factors into its space")
         _check_space(base, design.space)
-        exploration = Exploration(design, base, device_type)
+        space = SearchSpace(design, base, device_type)
         for objective in design.objectives:
-            metrics.refuse_unmeasured(objective, exploration.trial({}).config, "Search objective")
-        return Plan(sweep, scale, cells, each_seed, tuple(trials), exploration)
+            metrics.refuse_unmeasured(objective, space.trial({}).config, "Search objective")
+        return Plan(sweep, scale, cells, each_seed, tuple(trials), space, knows_cells=False)
     if sweep.retune is None:
         return Plan(sweep, scale, cells, each_seed, tuple(trials))
     attempts = tuple(_attempts(base, cell, sweep.retune, device_type) for cell in cells)
@@ -250,15 +233,15 @@ def expand(
         _awaiting(trial) if of else trial for trial, of in zip(trials, _for_each_seed(attempts, each_seed), strict=True)
     ]
     tuning = Tuning(sweep.retune.levels, attempts, tuple(trial.key for trial in waiting))
-    return Plan(sweep, scale, cells, each_seed, tuple(waiting), tuning=tuning)
+    return Plan(sweep, scale, cells, each_seed, tuple(waiting), tuning=tuning, knows_cells=False)
 
 
-def _attempts(base: TrialConfig, cell: Cell, retune: Retune, device_type: str) -> tuple[Attempt, ...]:
+def _attempts(base: TrialConfig, cell: Cell, factors: PerCellTuning, device_type: str) -> tuple[Attempt, ...]:
     """A cell at each combination of the nuisance levels that makes a difference to it; none where none does."""
     untested = base.override({"evaluation.split": "none"})
-    combinations = retune.combinations()
+    combinations = factors.combinations()
     cells = [Case(f"tuning {label(cell)}: {label(levels)}", {**cell, **levels}) for levels in combinations]
-    trials = _trials(untested, cells, [SEARCH_SEED], device_type)
+    trials = trials_of(untested, cells, [SEARCH_SEED], device_type)
     distinct: dict[str, Attempt] = {}
     for levels, trial in zip(combinations, trials, strict=True):
         distinct.setdefault(trial.key, Attempt(levels, trial))
@@ -284,61 +267,3 @@ def _check_space(base: TrialConfig, space: Mapping[str, Any]) -> None:
         ends = getattr(distribution, "choices", None) or (distribution.low, distribution.high)
         for end in ends:
             base.override({path: end})
-
-
-def _trials(base: TrialConfig, cells: Sequence[Cell], seeds: Sequence[int], device_type: str) -> list[Trial]:
-    # Asked once for each backbone and data of this plan, not for each cell; a later plan sees files that changed.
-    identity_of = functools.cache(functools.partial(_identity, device_type))
-    trials = []
-    with _no_collection():
-        for cell in cells:
-            varied = base.override(cell)
-            canonical = varied.canonical().model_copy(update={"compute": varied.compute})
-            identity = identity_of(varied.backbone, varied.data)
-            for seed in seeds:
-                config = canonical.model_copy(update={"seed": seed})
-                trials.append(Trial(config.key(**identity), cell, config, identity))
-    return trials
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Leave the garbage collector off: it would walk all trials made so far again and again, for half of the time."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
-
-
-def _identity(device_type: str, model: BackboneConfig, data: DataConfig) -> dict[str, Any]:
-    """What decides a trial's numbers beside its config. The number of workers does not."""
-    source = weights.resolve(model)
-    return {
-        "data": _data_fingerprints(data.train, data.test),
-        "backbone": source.fingerprint,
-        "precision": backbone.resolve_precision(model.precision, device_type),
-        "device_type": device_type,
-        "versions": {name: importlib.metadata.version(name) for name in ("torch", "transformers")},
-        "numerics": NUMERICS_VERSION,
-    }
-
-
-@functools.lru_cache(maxsize=8)
-def _data_fingerprints(train: str, test: str) -> dict[str, str]:
-    return {"train": conversations.load(train).fingerprint, "test": conversations.load(test).fingerprint}
-
-
-def check_splits(data: DataConfig) -> None:
-    """Refuse a split that leaves nothing to train on, before anything starts.
-
-    Raises:
-        ValueError: dev would take every training dialogue.
-    """
-    train = conversations.load(data.train)
-    try:
-        conversations.split_dev(train, num_dialogues=data.dev_dialogues, seed=data.split_seed)
-    except ValueError as error:
-        raise ValueError(f"data.dev_dialogues: {str(error).removeprefix('num_dialogues: ')}") from None

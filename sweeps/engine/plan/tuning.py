@@ -2,13 +2,11 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from sweeps.engine.design.designs import Cell, label
 from sweeps.engine.design.metrics import DEV_NLL
-
-if TYPE_CHECKING:
-    from sweeps.engine.plan.plan import Trial
+from sweeps.engine.plan.trial import Trial
 
 
 class Ended(Protocol):
@@ -37,7 +35,7 @@ class Attempt:
     """
 
     levels: Cell
-    trial: "Trial"
+    trial: Trial
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ class Tuning:
     awaiting: tuple[str, ...]
 
     @property
-    def trials(self) -> dict[str, "Trial"]:
+    def trials(self) -> dict[str, Trial]:
         """The distinct trials of the round, by key."""
         first: dict[str, Trial] = {}
         for attempt in self:

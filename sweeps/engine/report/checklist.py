@@ -1,14 +1,13 @@
 """The reproducibility checklist of a report, filled in from what was logged and from nothing else."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from spt_core.config import flatten
 from sweeps.engine.analysis.cells import CellSummary, is_number
 from sweeps.engine.plan.plan import Plan
-from sweeps.engine.store.trial_folder import ENVIRONMENT, TrialResult
+from sweeps.engine.store import trial_folder
+from sweeps.engine.store.trial_folder import TrialResult
 
 NOT_LOGGED = "not logged"
 
@@ -105,9 +104,9 @@ def _levels(plan: Plan) -> list[str]:
 
 
 def _space(plan: Plan) -> str:
-    if plan.exploration is None:
+    if plan.search is None:
         return "no search: every cell was stated before"
-    space = plan.exploration.design.space
+    space = plan.search.design.space
     return "; ".join(f"{path}: {distribution}" for path, distribution in space.items())
 
 
@@ -121,11 +120,7 @@ def _infrastructure(finished: Sequence[TrialResult]) -> str:
     """What the arithmetic of the trials ran on, as they recorded it; the first hundred are asked."""
     found: dict[str, None] = {}
     for result in finished[:100]:
-        try:
-            recorded: dict[str, Any] = json.loads((result.folder / ENVIRONMENT).read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError):
-            continue
-        execution = recorded.get("execution")
+        execution = trial_folder.read_environment(result.folder).get("execution")
         if execution:
             of = f"{execution['workers']} worker(s) of {execution['threads']} thread(s), torch {execution['torch']}"
             found[f"{execution['processor']}, {of}"] = None

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from sweeps.engine.analysis.cells import CellSummary, is_number, read_predictions
-from sweeps.engine.report.main_tables import Entry, Row, Table
+from sweeps.engine.analysis.cells import CellSummary, is_number
+from sweeps.engine.report.table import Entry, Row, Table
+from sweeps.engine.store import trial_folder
 
 _COLUMNS = (
     *("dialogue", "turn", "persona", "context", "reference"),
@@ -65,8 +66,9 @@ def sample(summaries: Sequence[CellSummary], num_examples: int = 24, seed: int =
     """
     answers: dict[int, dict[tuple[str, int], dict[str, Any]]] = {}
     for index, summary in list(enumerate(summaries))[:MOST_CELLS]:
-        finished = summary.finished
-        rows = read_predictions(finished[0][1], _COLUMNS) if finished and summary.same_as is None else None
+        if not summary.finished or summary.same_as is not None:
+            continue
+        rows = trial_folder.read_predictions(summary.finished[0][1].folder, _COLUMNS)
         if rows:
             answers[index] = {(row["dialogue"], row["turn"]): row for row in rows}
     if not answers:

@@ -1,21 +1,20 @@
 """The figures of a report as geometry: what is drawn where, in the units of an SVG viewBox. The template draws it."""
 
 import itertools
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sweeps.engine.analysis.cells import CellSummary, Comparison, is_number, read_columns
+from sweeps.engine.analysis.cells import CellSummary, dev_nll_curve, is_number
+from sweeps.engine.analysis.comparisons import Comparison
 from sweeps.engine.analysis.stats import Interval
 from sweeps.engine.design import metrics
-from sweeps.engine.report.main_tables import number
-from sweeps.engine.store.trial_folder import HISTORY
+from sweeps.engine.report.table import number
+from sweeps.engine.store import trial_folder
 
 WIDTH = 520
 _RIGHT, _TOP, _ROW, _AXIS = 18, 14, 30, 44
@@ -191,7 +190,7 @@ def learning_curves(summaries: Sequence[CellSummary], *, by: str = "step") -> Cu
         if summary.same_as is not None:
             continue
         for trial, result in zip(summary.trials, summary.results, strict=True):
-            points = [] if result is None else read_dev_nll(result.folder, by=by)
+            points = [] if result is None else dev_nll_curve(result, by=by)
             if len(points) > 1:
                 series[index, trial.label] = points
     if not series:
@@ -228,23 +227,6 @@ def learning_curves(summaries: Sequence[CellSummary], *, by: str = "step") -> Cu
     )
 
 
-def read_dev_nll(folder: Path, *, by: str = "step") -> list[tuple[float, float]]:
-    """Step (or seconds since the start) and dev NLL of each evaluation of a trial, in order.
-
-    A step that was run again counts once. A line that a killed writer left half written ends the reading.
-    """
-    path = folder / HISTORY
-    by_step: dict[float, tuple[float, float]] = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            row: dict[str, Any] = json.loads(line)
-        except json.JSONDecodeError:
-            break
-        if is_number(row.get("dev/nll")):
-            by_step[row["step"]] = (row[by], row["dev/nll"])
-    return [by_step[step] for step in sorted(by_step)]
-
-
 def usages(summaries: Sequence[CellSummary]) -> list[Usage]:
     """How often each finished trial with several prompts chose each of them, by turn.
 
@@ -255,7 +237,7 @@ def usages(summaries: Sequence[CellSummary]) -> list[Usage]:
     for summary in summaries:
         for position, (trial, result) in enumerate(summary.finished if summary.same_as is None else []):
             num_prompts = trial.config.num_choices
-            columns = read_columns(result, ["turn", "prompt"]) if num_prompts > 1 else None
+            columns = trial_folder.read_arrays(result.folder, ["turn", "prompt"]) if num_prompts > 1 else None
             if columns is not None and len(columns["turn"]):
                 found.append(_usage(trial.label, columns, num_prompts, is_first=position == 0))
     return found

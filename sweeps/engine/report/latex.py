@@ -1,6 +1,6 @@
 """A table of a report as LaTeX, for a paper: booktabs, and text that means itself."""
 
-from sweeps.engine.report.main_tables import Entry, Row, Table
+from sweeps.engine.report.table import Entry, Row, Table
 
 _LITERAL = str.maketrans(
     {character: f"\\{character}" for character in "&%$#_{}"}

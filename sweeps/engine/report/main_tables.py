@@ -1,155 +1,34 @@
-"""The tables of a report, each made once; shown in Markdown here, in a terminal and in HTML elsewhere."""
+"""The main table of a report, and the tables of every seed with its difference from the baseline."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
-from sweeps.engine.analysis.cells import CellSummary, Comparison, is_number, refusals
+from sweeps.engine.analysis.cells import CellSummary, is_number
+from sweeps.engine.analysis.comparisons import Comparison, refusals
 from sweeps.engine.design import metrics
 from sweeps.engine.plan.plan import Plan
-
-ABSENT = "-"
-BASELINE = "baseline"
-
-
-@dataclass(frozen=True)
-class Entry:
-    """What one place of a table says.
-
-    Attributes:
-        text: the number or words.
-        detail: smaller, beneath: an interval, a sample size.
-        value: to sort by; None sorts last.
-    """
-
-    text: str
-    detail: str = ""
-    value: float | None = None
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row of a table.
-
-    Attributes:
-        label: what it is about.
-        entries: one a column.
-        notes: beside the label: the baseline, a failure.
-        is_baseline: the others are compared with it.
-        is_reference: not a cell: the human replies.
-    """
-
-    label: str
-    entries: tuple[Entry, ...]
-    notes: tuple[str, ...] = ()
-    is_baseline: bool = False
-    is_reference: bool = False
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table: the title of the labels, those of the other columns, the rows, and what to know of them."""
-
-    about: str
-    titles: tuple[str, ...]
-    rows: tuple[Row, ...] = field(default=())
-    note: str = ""
-
-    @property
-    def cell_rows(self) -> list[Row]:
-        """The rows that can be sorted."""
-        return [row for row in self.rows if not row.is_reference]
-
-    @property
-    def reference_rows(self) -> list[Row]:
-        """The rows that stay below."""
-        return [row for row in self.rows if row.is_reference]
-
-
-def number(value: float | None, decimals: int, *, sign: bool = False) -> str:
-    """A number for people, a dash where there is none, `nan` where it is not one."""
-    if value is None:
-        return ABSENT
-    return format(value, f"{'+' if sign else ''},.{decimals}f") if math.isfinite(value) else str(value)
-
-
-def interval_text(low: float, high: float, decimals: int, *, sign: bool = False) -> str:
-    """`[low, high]`, or nothing where there is no interval."""
-    if not (is_number(low) and is_number(high)):
-        return ""
-    return f"[{number(low, decimals, sign=sign)}, {number(high, decimals, sign=sign)}]"
+from sweeps.engine.report.table import ABSENT, BASELINE, Entry, Row, Table, interval_text, number, p_entry
 
 
 def main_table(plan: Plan, summaries: Sequence[CellSummary]) -> Table:
     """One row a cell of the plan, means over seeds, and the human replies below."""
     columns: dict[str, Callable[[CellSummary], Entry]] = {
         "seeds": _seeds,
-        "steps": _metric("train/steps", 0),
-        "NLL": _metric("test/nll", with_interval=True),
+        "steps": metric_column("train/steps", 0),
+        "NLL": metric_column("test/nll", with_interval=True),
         "dev NLL": _dev_nll,
-        "F1": _metric("test/f1"),
-        "BLEU": _metric("test/bleu"),
-        "ROUGE-L": _metric("test/rouge_l"),
+        "F1": metric_column("test/f1"),
+        "BLEU": metric_column("test/bleu"),
+        "ROUGE-L": metric_column("test/rouge_l"),
         "DIST_AVG": _dist,
         "prompts": _prompts_used,
-        "seconds": _metric("seconds", 0),
+        "seconds": metric_column("seconds", 0),
     }
     primary = plan.sweep.primary_metric
     if primary not in {"test/nll", "dev/nll", "test/f1", "test/bleu", "test/rouge_l", "test/dist_avg"}:
-        columns = {metrics.title(primary): _metric(primary, with_interval=True), **columns}
-    rows = [_row(summary, list(columns.values())) for summary in summaries]
+        columns = {metrics.title(primary): metric_column(primary, with_interval=True), **columns}
+    rows = [cell_row(summary, list(columns.values())) for summary in summaries]
     return Table("cell", tuple(columns), (*rows, *_human_rows(summaries, list(columns))))
-
-
-def further_tables(summaries: Sequence[CellSummary]) -> dict[str, Table]:
-    """What the main table leaves out, by heading: only what some cell has."""
-    most_prompts = max((summary.trials[0].config.num_choices for summary in summaries), default=1)
-    headings: dict[str, dict[str, tuple[str, int]]] = {
-        "Does selection matter? Test NLL by who chooses the prompt": {
-            "retriever": ("routing/retriever/nll", 3),
-            "retriever, shuffled contexts": ("routing/shuffled/nll", 3),
-            "rule by turn": ("routing/turn/nll", 3),
-            "random": ("routing/random/nll", 3),
-            **{f"always {k + 1}": (f"routing/fixed_{k}/nll", 3) for k in range(most_prompts)},
-            "least NLL (a bound)": ("routing/oracle/nll", 3),
-        },
-        "The group of prompts": {
-            "usage entropy": ("test/usage_entropy", 3),
-            "never chosen": ("test/dead_prompts", 1),
-            "LM agrees, %": ("test/lm_agreement", 1),
-            "rank correlation with the LM": ("test/lm_rank_correlation", 2),
-        },
-        "Overlap with the persona": {
-            "BLEU": ("test/persona_bleu", 2),
-            **{f"{n}-gram precision": (f"test/persona_bleu_{n}", 2) for n in (1, 2, 3, 4)},
-            "mean length": ("test/mean_length", 1),
-            "with emoji, %": ("test/emoji_rate", 1),
-        },
-        "Further metrics": {
-            "ROUGE-1": ("test/rouge_1", 2),
-            "ROUGE-2": ("test/rouge_2", 2),
-            "BERT F1": ("test/bert_f1", 2),
-            "DIST-1": ("test/dist_1", 2),
-            "DIST-2": ("test/dist_2", 2),
-            "trained parameters": ("trainable_parameters", 0),
-        },
-        "Uncut replies": {
-            "shortened by the cut, %": ("test/share_cut", 1),
-            "F1": ("raw/f1", 2),
-            "BLEU": ("raw/bleu", 2),
-            "ROUGE-L": ("raw/rouge_l", 2),
-            "DIST_AVG": ("raw/dist_avg", 2),
-            "mean length": ("raw/mean_length", 1),
-        },
-    }
-    known = {metric for summary in summaries for _, result in summary.finished for metric in result.metrics}
-    found = {}
-    for heading, columns in headings.items():
-        shown = {title: (metric, decimals) for title, (metric, decimals) in columns.items() if metric in known}
-        make = [_metric(metric, decimals) for metric, decimals in shown.values()]
-        if shown:
-            found[heading] = Table("cell", tuple(shown), tuple(_row(summary, make) for summary in summaries))
-    return found
 
 
 def seeds_table(summaries: Sequence[CellSummary], comparisons: Sequence[Comparison], metric: str) -> Table:
@@ -169,7 +48,7 @@ def seeds_table(summaries: Sequence[CellSummary], comparisons: Sequence[Comparis
             entries.append(Entry(number(mean, decimals), detail, mean))
         comparison = by_cell.get(id(summary))
         entries += _difference(comparison, decimals, several=len(seeds) > 1, is_tested=is_tested)
-        row = _row(summary, [], entries)
+        row = cell_row(summary, [], entries)
         if comparison is not None:
             notes = [f"compared all the same: {caveat}" for caveat in comparison.caveats if not summary.problems]
         elif summary.is_baseline or not summary.is_whole or summary.same_as is not None:
@@ -182,30 +61,10 @@ def seeds_table(summaries: Sequence[CellSummary], comparisons: Sequence[Comparis
     return Table("cell", (*(f"seed {seed}" for seed in seeds), *statistics), tuple(rows))
 
 
-def markdown(table: Table) -> str:
-    """A table in GitHub's Markdown, with what others wrote escaped."""
-    lines = [[table.about, *table.titles], ["---", *("---:" for _ in table.titles)]]
-    for row in table.rows:
-        label = "; ".join([row.label, *row.notes])
-        lines.append([escape(label), *(escape(f"{one.text} {one.detail}".strip()) for one in row.entries)])
-    note = f"\n\n{escape(table.note)}" if table.note else ""
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + note
-
-
-def escape(text: str) -> str:
-    """Text as Markdown shows it literally, on one line."""
-    return " ".join(text.translate(_LITERAL).split())
-
-
-_LITERAL = str.maketrans(
-    {character: f"\\{character}" for character in "\\`*_[]|#~!"}
-    | {character: f"&#{ord(character)};" for character in "<>&"}
-)
-
-
-def _row(
+def cell_row(
     summary: CellSummary, columns: Sequence[Callable[[CellSummary], Entry]], entries: Sequence[Entry] | None = None
 ) -> Row:
+    """A row of a table: its label, its problems, and one entry a column."""
     notes = [*([BASELINE] if summary.is_baseline else []), *summary.problems]
     if summary.same_as is not None:
         notes.append(f"the same trials as {summary.same_as}")
@@ -213,7 +72,10 @@ def _row(
     return Row(summary.label, tuple(made), tuple(notes), summary.is_baseline)
 
 
-def _metric(metric: str, decimals: int | None = None, *, with_interval: bool = False) -> Callable[[CellSummary], Entry]:
+def metric_column(
+    metric: str, decimals: int | None = None, *, with_interval: bool = False
+) -> Callable[[CellSummary], Entry]:
+    """What makes the entry of a metric in a cell\'s row: its mean over seeds, with its interval if asked for."""
     places = metrics.of(metric).decimals if decimals is None else decimals
 
     def entry(summary: CellSummary) -> Entry:
@@ -281,14 +143,8 @@ def _difference(comparison: Comparison | None, decimals: int, *, several: bool, 
         )
     ]
     if is_tested:
-        entries += [_p(comparison.p), _p(comparison.p_holm)]
+        entries += [p_entry(comparison.p), p_entry(comparison.p_holm)]
     if several:
         better = comparison.probability_of_improvement
         entries.append(Entry(f"{better:.2f}", value=better))
     return entries
-
-
-def _p(value: float) -> Entry:
-    if not is_number(value):
-        return Entry(ABSENT)
-    return Entry(f"{value:.1e}" if value < 0.001 else f"{value:.3f}", value=value)

@@ -9,9 +9,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial
 
 from sweeps.engine.design import metrics
-from sweeps.engine.design.search_space import Search
+from sweeps.engine.design.search import Search
 from sweeps.engine.report.figures import WIDTH, Tick
-from sweeps.engine.report.main_tables import number
+from sweeps.engine.report.table import number
 
 _ROW, _TOP, _RIGHT, _ABSENT, _CHARACTER = 38, 22, 24, 56, 7.6
 

@@ -10,12 +10,12 @@ from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvalu
 from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.engine.design import metrics
-from sweeps.engine.design.search_space import Search
-from sweeps.engine.plan.plan import Exploration
+from sweeps.engine.design.search import Search
+from sweeps.engine.plan.search_space import SearchSpace
 from sweeps.engine.report.figures import WIDTH, Tick, axis
-from sweeps.engine.report.main_tables import ABSENT, Entry, Row, Table, number
 from sweeps.engine.report.parallel_coordinates import Coordinates, coordinates, text_of
-from sweeps.engine.search.study import ERROR, KEY, pareto_front, ranked
+from sweeps.engine.report.table import ABSENT, Entry, Row, Table, number
+from sweeps.engine.search.study import ABANDONED, ERROR, KEY, pareto_front, ranked
 
 LEAST_TRIALS = 8
 """Full-budget trials below which an importance would say nothing."""
@@ -38,18 +38,18 @@ class Scatter:
     front: str
 
 
-class Explored:
+class SearchResults:
     """A search that has run, or ran in part.
 
     Args:
         study: of the search.
-        exploration: what it explored.
+        space: what it explored.
     """
 
-    def __init__(self, study: optuna.Study, exploration: Exploration) -> None:
-        self._design: Search = exploration.design
+    def __init__(self, study: optuna.Study, space: SearchSpace) -> None:
+        self._design: Search = space.design
         self._trials = [one for one in study.get_trials(deepcopy=False) if KEY in one.user_attrs]
-        self._ranked = ranked(study, exploration)
+        self._ranked = ranked(study, space)
 
     @property
     def summary(self) -> str:
@@ -73,7 +73,8 @@ class Explored:
             found["The search: which parameters mattered"] = importances
         failed = [one for one in self._trials if one.state == TrialState.FAIL]
         if failed:
-            rows = tuple(Row(one.user_attrs[KEY][:8], (Entry(str(one.user_attrs.get(ERROR, ""))),)) for one in failed)
+            reasons = [(one.user_attrs[KEY][:8], str(one.user_attrs.get(ERROR, ABANDONED))) for one in failed]
+            rows = tuple(Row(key, (Entry(why),)) for key, why in reasons)
             found["The search: trials that failed"] = Table("trial", ("why",), rows)
         return found
 

@@ -1,7 +1,7 @@
 """The main table of a report as a terminal shows it, however narrow it is."""
 
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from rich import box
 from rich.cells import cell_len
@@ -9,20 +9,20 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from sweeps.engine.analysis.cells import summarise
-from sweeps.engine.plan.plan import Plan
-from sweeps.engine.report.main_tables import BASELINE, Row, Table, main_table
-from sweeps.engine.store.trial_folder import TrialResult
+from sweeps.engine.analysis.answer import Answer
+from sweeps.engine.report.main_tables import main_table
+from sweeps.engine.report.table import BASELINE, Row, Table
 
 _LONGEST_NOTE = 72
 _LABEL_WIDTHS = 12, 30
 
 
-def terminal_table(plan: Plan, results: Mapping[str, TrialResult]) -> RenderableType:
+def terminal_table(answer: Answer) -> RenderableType:
     """The main table for a terminal, clear in plain text too; where it is too wide, in parts one below the other."""
+    plan = answer.plan
     several = "; [95% t interval over seeds]" if len(plan.seeds) > 1 else ""
     return TerminalTable(
-        main_table(plan, summarise(plan, results)),
+        main_table(plan, answer.summaries),
         title=f"{plan.sweep.name}, {plan.scale} scale",
         caption=f"NLL in nats a token{several}; dev NLL at the start -> best; DIST_AVG falls with n: its target is the "
         "human replies' at the same n, not the maximum",

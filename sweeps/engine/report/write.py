@@ -1,44 +1,14 @@
-"""The answer of a sweep as files: a page for people, Markdown for a commit or a run, LaTeX for a paper, JSON and CSV.
+"""The answer of a sweep as files: a page for people, Markdown, LaTeX for a paper, JSON and CSV for programs.
 
 `report.html` is one file that asks nothing of the network; its content security policy holds it to that, and runs no
-script but its own. The figures are inline SVG, for which no plotting library has to travel in every report.
-
-`results.json`, schema `spt-sweeps/results` version 1. What is not a finite number is null.
-
-- `schema`, `version`: this format. `facts`: where the numbers come from, as text by name.
-- `sweep`: `id`, `name`, `scale`, `question`, `primary_metric`, `baseline` (a label), `seeds`, `smallest_p`.
-- `verdict`: as in the report.
-- `cells`: in the order of the table: `label`, `levels` (config path to value), `is_baseline`, `same_as` (label of an
-  earlier cell with the same trials, or null), `is_whole` (every seed finished), `problems`, and `metrics`: by name
-  `mean`, `low`, `high` (95% t interval over seeds), for whole cells only.
-- `trials`: one a cell and seed: `key`, `cell` (a label), `seed`, `state` (`finished`, `failed`, `interrupted`,
-  `not run`), `error`, `reused`, `folder` (relative to the report), `metrics`, `config`, `identity`.
-- `effects`: of a whole factorial, in the primary metric: `components` (one, or two of an interaction), `mean`, `low`,
-  `high`, `p`, `p_holm`; else empty.
-- `retuned`: of a sweep with nuisance factors, else null: `metric` and `seed` they were tuned on, `trials_a_cell`,
-  `levels` (config path to values), `ended`, and by cell `chosen` (levels), `at_edge` (paths) and `tried` (`levels`,
-  `key`, `state`, `dev_nll`, `error`).
-- `deltas`: cell minus baseline: `cell`, `metric`, `mean`, `low`, `high`, `by_seed`, `covers` (`seeds`: paired t
-  interval, exact sign-flip `p`, `p_holm` across the cells; `examples`: one seed resampled over test dialogues, with a p
-  of the swap test for DIST alone), `probability_of_improvement`, and `caveats`: what was overlooked to compare them.
-- `published`: tables of the paper that the sweep has cells of: `table`, `conditions` (in what ours differ from the
-  paper's; empty where values compare), `rows`: `row`, `cell` (a label, or null) and by metric `paper`, `ours`,
-  `paper_effect` and `effect` (change from the reference row in percent; `mean`, `low`, `high`).
-- `checklist`: answers by item.
-
-`trials.csv` has a row a trial: `key`, `cell`, `seed`, `state`, then every metric by name. `table.tex` is the main table
-and those of the paper; it needs booktabs.
+script but its own. `results_json` documents the formats for programs. `table.tex` needs booktabs.
 """
 
 import base64
-import csv
 import hashlib
-import io
-import json
-import math
-import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,61 +16,85 @@ import jinja2
 from markupsafe import Markup
 
 from spt_core.config import flatten
-from sweeps.engine.analysis.cells import CellSummary, Comparison, compare, describe_problem, summarise
-from sweeps.engine.analysis.factorial import effects_table, factorial_effects
-from sweeps.engine.analysis.verdict import judge, verdict
-from sweeps.engine.design import metrics as registry
-from sweeps.engine.design.designs import label
-from sweeps.engine.paper.beside import beside, tables_of
-from sweeps.engine.plan.plan import Plan, Trial
-from sweeps.engine.report import checklist, examples, figures, main_tables
-from sweeps.engine.report.equal_compute import at_equal_compute
-from sweeps.engine.report.improvement_table import HEADING as GAINS_HEADING
-from sweeps.engine.report.improvement_table import improvement_table
+from sweeps.engine.analysis.answer import Answer
+from sweeps.engine.analysis.cells import describe_problem
+from sweeps.engine.analysis.factorial import factorial_effects
+from sweeps.engine.design import metrics
+from sweeps.engine.plan.plan import Plan
+from sweeps.engine.plan.trial import Trial
+from sweeps.engine.report import checklist, examples, figures, further_tables, main_tables
 from sweeps.engine.report.latex import latex
-from sweeps.engine.report.retuned import HEADING as RETUNED_HEADING
-from sweeps.engine.report.retuned import retuned_document, retuned_table
-from sweeps.engine.report.terminal import terminal_table
+from sweeps.engine.report.results_json import describe_trial, results_json, trials_csv
+from sweeps.engine.report.table import Table, escape, markdown
 from sweeps.engine.store.atomic_write import write_whole
+from sweeps.engine.store.redact import redact
 from sweeps.engine.store.trial_folder import TrialResult
 
-if TYPE_CHECKING:
-    from sweeps.engine.report.search_results import Explored
+if TYPE_CHECKING:  # it imports optuna, for which a sweep without a search need not wait
+    from sweeps.engine.report.search_results import SearchResults
 
-__all__ = ["terminal_table", "verdict", "write"]
-
-SCHEMA, SCHEMA_VERSION = "spt-sweeps/results", 1
 HTML, MARKDOWN, RESULTS, LATEX, CSV = "report.html", "report.md", "results.json", "table.tex", "trials.csv"
 
-_HERE = Path(__file__).parent / "templates"
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+@dataclass(frozen=True)
+class PublishedTable:
+    """A table of the paper with ours in it.
+
+    Attributes:
+        name: of the table, such as `table2`.
+        caption: what it compares.
+        reference: the row that effects are relative to.
+        notes: what a reader should know of the published numbers.
+        conditions: in what ours differ from the paper's; empty where values compare.
+        values: ours with the published values below them.
+        effects: change from the reference row in percent, ours and the paper's.
+        document: the same for programs.
+    """
+
+    name: str
+    caption: str
+    reference: str
+    notes: tuple[str, ...]
+    conditions: tuple[str, ...]
+    values: Table
+    effects: Table
+    document: Mapping[str, Any]
 
 
 def write(
-    plan: Plan,
-    results: Mapping[str, TrialResult],
+    answer: Answer,
     folder: Path,
     *,
     facts: Mapping[str, str],
-    explored: "Explored | None" = None,
+    searched: "SearchResults | None" = None,
+    published: Sequence[PublishedTable] = (),
 ) -> Path:
     """Write `report.html`, `report.md`, `table.tex`, `results.json` and `trials.csv` into a folder.
 
     Args:
-        plan: what was to run.
-        results: what ended, by trial key; a trial that is not there is shown as not run.
+        answer: of the sweep.
         folder: made if it is not there; files of these names in it are replaced.
-        facts: where the numbers come from (command, tracking URI, versions, machine), printed as they are but for
-            credentials in addresses.
-        explored: what the sweep's search found, if it has one.
+        facts: where the numbers come from: command, tracking URI, versions, machine.
+        searched: what the sweep's search found, if it has one.
+        published: tables of the paper that the sweep has cells of.
 
     Returns:
         The path of the page.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    report = _Report(plan, results, folder, facts, explored)
+    report = _Report(answer, folder, facts, searched, published)
     texts = {
-        RESULTS: report.json(),
-        CSV: report.csv(),
+        RESULTS: results_json(
+            answer,
+            folder,
+            facts=report.facts,
+            effects=report.effects,
+            published=[one.document for one in published],
+            checklist=report.checklist,
+        ),
+        CSV: trials_csv(answer, folder),
         LATEX: report.latex(),
         MARKDOWN: report.markdown(),
         HTML: report.html(),
@@ -111,35 +105,31 @@ def write(
 
 
 class _Report:
-    """What the three files share."""
+    """What page, Markdown and LaTeX share."""
 
     def __init__(
         self,
-        plan: Plan,
-        results: Mapping[str, TrialResult],
+        answer: Answer,
         folder: Path,
         facts: Mapping[str, str],
-        explored: "Explored | None",
+        searched: "SearchResults | None",
+        published: Sequence[PublishedTable],
     ) -> None:
-        self.plan, self.results, self.folder, self.explored = plan, results, folder, explored
-        self.facts = {name: _without_credentials(fact) for name, fact in facts.items()}
-        self.summaries = summarise(plan, results)
-        self.effects = factorial_effects(self.summaries, plan.sweep.primary_metric)
-        metrics = dict.fromkeys([plan.sweep.primary_metric, *registry.COMPARED])
-        compared = {metric: compare(self.summaries, metric, despite=plan.sweep.despite) for metric in metrics}
-        self.comparisons = {metric: found for metric, found in compared.items() if found}
-        self.verdict = judge(plan, self.summaries, compared[plan.sweep.primary_metric])
-        self.main_table = main_tables.main_table(plan, self.summaries)
-        self.further_tables = main_tables.further_tables(self.summaries)
-        gains = improvement_table(self.summaries)
-        if gains.rows:
-            self.further_tables[GAINS_HEADING] = gains
-        if plan.tuning is not None:
-            self.further_tables[RETUNED_HEADING] = retuned_table(plan, results)
-        self.beside = [beside(one, [(plan, self.summaries)]) for one in tables_of(plan)]
-        self.checklist = checklist.fill(plan, self.summaries, results, self.facts)
-        self.commands = checklist.commands(plan, results, self.facts)
-        self.at_equal_compute = at_equal_compute(self.summaries)
+        plan, summaries = answer.plan, answer.summaries
+        primary = plan.sweep.primary_metric
+        self.answer, self.plan, self.folder = answer, plan, folder
+        self.searched, self.published = searched, published
+        self.facts = {name: redact(fact) for name, fact in facts.items()}
+        self.summaries, self.verdict = summaries, answer.verdict
+        self.metric_name = metrics.title(primary)
+        self.effects = factorial_effects(summaries, primary)
+        self.effects_table = further_tables.effects_table(self.effects, primary)
+        self.comparisons = {metric: found for metric, found in answer.comparisons.items() if found}
+        self.main_table = main_tables.main_table(plan, summaries)
+        self.further_tables = further_tables.further_tables(plan, answer.results, summaries)
+        self.checklist = checklist.fill(plan, summaries, answer.results, self.facts)
+        self.commands = checklist.commands(plan, answer.results, self.facts)
+        self.at_equal_compute = further_tables.at_equal_compute(summaries)
         first, _, rest = plan.sweep.question.strip().partition("\n")
         self.question = first or plan.sweep.name
         self.prediction = " ".join(rest.split())
@@ -147,104 +137,50 @@ class _Report:
     @property
     def unfinished(self) -> list[tuple[Trial, TrialResult | None, str]]:
         """Distinct trials without numbers, and why."""
-        trials = self.plan.distinct.items()
-        found = [(trial, self.results.get(key)) for key, trial in trials]
+        found = [(trial, self.answer.results.get(key)) for key, trial in self.plan.distinct.items()]
         return [(*pair, problem) for pair in found if (problem := describe_problem(pair[1])) is not None]
-
-    def json(self) -> str:
-        plan, sweep = self.plan, self.plan.sweep
-        document = {
-            "schema": SCHEMA,
-            "version": SCHEMA_VERSION,
-            "sweep": {
-                "id": plan.sweep_id,
-                "name": sweep.name,
-                "scale": plan.scale,
-                "question": sweep.question,
-                "primary_metric": sweep.primary_metric,
-                "baseline": label(sweep.baseline),
-                "seeds": list(plan.seeds),
-                "smallest_p": plan.smallest_p,
-            },
-            "verdict": self.verdict,
-            "facts": self.facts,
-            "cells": [_cell(summary) for summary in self.summaries],
-            "trials": [self._trial(trial) | {"config": _config(trial)} for trial in plan.trials],
-            "effects": [
-                {"components": list(one.components), **one.delta._asdict(), "p_holm": one.p_holm}
-                for one in self.effects
-            ],
-            "retuned": retuned_document(plan, self.results),
-            "deltas": [_delta(one) for found in self.comparisons.values() for one in found],
-            "published": [one.document() for one in self.beside],
-            "checklist": self.checklist,
-        }
-        return _json(document)
-
-    def csv(self) -> str:
-        trials = [self._trial(trial) for trial in self.plan.trials]
-        names = list(dict.fromkeys(name for trial in trials for name in trial["metrics"]))
-        columns = ("key", "cell", "seed", "state")
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow([*columns, *names])
-        for trial in trials:
-            values = [trial["metrics"].get(name, "") for name in names]
-            writer.writerow([*(trial[column] for column in columns), *values])
-        return text.getvalue()
 
     def latex(self) -> str:
         name = self.plan.sweep.name
         parts = [latex(self.main_table, caption=f"{self.question} {self.verdict}", label=f"tab:{name}")]
-        for one in self.beside:
-            of = f"{one.published.caption}: ours and the published"
-            parts.append(latex(one.values(), caption=of, label=f"tab:{name}:{one.published.name}"))
+        for one in self.published:
+            caption = f"{one.caption}: ours and the published"
+            parts.append(latex(one.values, caption=caption, label=f"tab:{name}:{one.name}"))
         return "\n".join(parts)
 
     def markdown(self) -> str:
         primary = self.plan.sweep.primary_metric
+        differences = main_tables.seeds_table(self.summaries, self.answer.primary, primary)
+        sections: list[tuple[str, Table]] = [(f"Differences from the baseline: {self.metric_name}", differences)]
+        if self.effects:
+            sections.append((f"Main effects and interactions: {self.metric_name}", self.effects_table))
+        for one in self.published:
+            sections.append((f"{one.caption}, ours and the published", one.values))
+            sections.append((f"{one.caption}, effects in percent of the reference", one.effects))
+        if self.at_equal_compute:
+            sections.append(("At equal compute", self.at_equal_compute))
+        sections += self.further_tables.items()
         blocks = [
-            f"# {main_tables.escape(self.question)}",
-            main_tables.escape(self.prediction),
-            f"**{main_tables.escape(self.verdict)}**",
-            main_tables.markdown(self.main_table),
-            f"## Differences from the baseline: {main_tables.escape(registry.title(primary))}",
-            main_tables.markdown(main_tables.seeds_table(self.summaries, self.comparisons.get(primary, []), primary)),
-            f"## Main effects and interactions: {main_tables.escape(registry.title(primary))}" if self.effects else "",
-            main_tables.markdown(effects_table(self.effects, primary)) if self.effects else "",
-            *(
-                f"## {heading}\n\n{main_tables.markdown(of)}"
-                for one in self.beside
-                for heading, of in (
-                    (f"{one.published.caption}, ours and the published", one.values()),
-                    (f"{one.published.caption}, effects in percent of the reference", one.effects()),
-                )
-            ),
-            f"## At equal compute\n\n{main_tables.markdown(self.at_equal_compute)}" if self.at_equal_compute else "",
-            *(f"## {heading}\n\n{main_tables.markdown(of)}" for heading, of in self.further_tables.items()),
-            f"## The search\n\n{main_tables.escape(self.explored.summary)}" if self.explored else "",
-            *(
-                f"## {heading}\n\n{main_tables.markdown(of)}"
-                for heading, of in (self.explored.tables().items() if self.explored else ())
-            ),
-            "## Trials that did not finish" if self.unfinished else "",
-            "\n".join(f"- {main_tables.escape(f'{trial.label}: {why}')}" for trial, _, why in self.unfinished),
-            "## Checklist",
-            "\n".join(f"- {main_tables.escape(f'{item}: {answer}')}" for item, answer in self.checklist.items()),
+            f"# {escape(self.question)}",
+            escape(self.prediction),
+            f"**{escape(self.verdict)}**",
+            markdown(self.main_table),
+            *_tables(sections),
+            *([f"## The search\n\n{escape(self.searched.summary)}"] if self.searched else []),
+            *(_tables(self.searched.tables().items()) if self.searched else []),
+            *_bullets("Trials that did not finish", [f"{trial.label}: {why}" for trial, _, why in self.unfinished]),
+            *_bullets("Checklist", [f"{item}: {answer}" for item, answer in self.checklist.items()]),
             "## Reproduce",
-            "\n".join(f"- {main_tables.escape(what)}: `{command}`" for what, command in self.commands),
-            "## Provenance",
-            "\n".join(f"- {main_tables.escape(f'{name}: {fact}')}" for name, fact in self.facts.items()),
+            "\n".join(f"- {escape(what)}: `{command}`" for what, command in self.commands),
+            *_bullets("Provenance", [f"{name}: {fact}" for name, fact in self.facts.items()]),
         ]
         return "\n\n".join(filter(None, blocks)) + "\n"
 
     def html(self) -> str:
-        primary = self.plan.sweep.primary_metric
-        name = registry.title(primary)
-        of_primary = self.comparisons.get(primary, [])
-        style, script = ((_HERE / file).read_text(encoding="utf-8") for file in ("report.css", "report.js"))
+        primary, summaries = self.plan.sweep.primary_metric, self.summaries
+        style, script = ((_TEMPLATES / file).read_text(encoding="utf-8") for file in ("report.css", "report.js"))
         environment = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(_HERE),
+            loader=jinja2.FileSystemLoader(_TEMPLATES),
             autoescape=True,
             undefined=jinja2.StrictUndefined,
             trim_blocks=True,
@@ -255,112 +191,42 @@ class _Report:
         return environment.get_template("report.html.jinja").render(
             report=self,
             plan=self.plan,
-            metric_name=name,
             style=Markup(style),
             script=Markup(script),
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-            main=self.main_table,
             seeds=[
-                (registry.title(one), main_tables.seeds_table(self.summaries, self.comparisons.get(one, []), one))
+                (metrics.title(one), main_tables.seeds_table(summaries, self.comparisons.get(one, []), one))
                 for one in dict.fromkeys([primary, *self.comparisons])
             ],
-            further=self.further_tables,
-            values=figures.values_plot(self.summaries, primary, name),
-            differences=figures.differences_plot(self.summaries, of_primary, primary, f"difference in {name}"),
-            curves=figures.learning_curves(self.summaries),
-            curves_by_seconds=figures.learning_curves(self.summaries, by="seconds"),
-            usages=figures.usages(self.summaries),
-            hues=figures.hues(self.summaries),
-            examples=examples.sample(self.summaries),
+            values=figures.values_plot(summaries, primary, self.metric_name),
+            differences=figures.differences_plot(
+                summaries, self.answer.primary, primary, f"difference in {self.metric_name}"
+            ),
+            curves=figures.learning_curves(summaries),
+            curves_by_seconds=figures.learning_curves(summaries, by="seconds"),
+            usages=figures.usages(summaries),
+            hues=figures.hues(summaries),
+            examples=examples.sample(summaries),
             num_finished=len(self.plan.distinct) - len(self.unfinished),
             common_config=common,
             varied_config=varied,
             identity=_identity(self.plan),
-            effects=effects_table(self.effects, primary),
-            explored=self.explored,
-            front=self.explored.scatter() if self.explored else None,
-            coordinates=self.explored.coordinates() if self.explored else None,
-            trials=[self._trial(trial) for trial in self.plan.distinct.values()],
-            by_examples=any(one.covers == "examples" for one in of_primary),
+            front=self.searched.scatter() if self.searched else None,
+            coordinates=self.searched.coordinates() if self.searched else None,
+            trials=[
+                describe_trial(trial, self.answer.results.get(key), self.folder)
+                for key, trial in self.plan.distinct.items()
+            ],
+            by_examples=any(one.covers == "examples" for one in self.answer.primary),
         )
 
-    def _trial(self, trial: Trial) -> dict[str, Any]:
-        result = self.results.get(trial.key)
-        return {
-            "key": trial.key,
-            "cell": label(trial.cell),
-            "seed": trial.seed,
-            "state": "not run" if result is None else result.state,
-            "error": None if result is None or result.error is None else _without_credentials(result.error),
-            "reused": result is not None and result.reused,
-            "folder": None if result is None else Path(os.path.relpath(result.folder, self.folder)).as_posix(),
-            "metrics": {} if result is None else dict(result.metrics),
-            "identity": dict(trial.identity),
-        }
+
+def _tables(sections: Iterable[tuple[str, Table]]) -> list[str]:
+    return [f"## {escape(heading)}\n\n{markdown(table)}" for heading, table in sections]
 
 
-def _config(trial: Trial) -> dict[str, Any]:
-    return trial.config.model_dump(mode="json")
-
-
-def _cell(summary: CellSummary) -> dict[str, Any]:
-    names = dict.fromkeys(name for _, result in summary.finished for name in result.metrics)
-    intervals = {name: summary.interval(name) for name in names}
-    return {
-        "label": summary.label,
-        "levels": dict(summary.cell),
-        "is_baseline": summary.is_baseline,
-        "same_as": summary.same_as,
-        "is_whole": summary.is_whole,
-        "problems": summary.problems,
-        "metrics": {name: interval._asdict() for name, interval in intervals.items() if interval is not None},
-    }
-
-
-def _delta(comparison: Comparison) -> dict[str, Any]:
-    return {
-        "cell": comparison.summary.label,
-        "metric": comparison.metric,
-        **comparison.delta._asdict(),
-        "by_seed": {str(seed): difference for seed, difference in comparison.by_seed.items()},
-        "p": comparison.p,
-        "p_holm": comparison.p_holm,
-        "probability_of_improvement": comparison.probability_of_improvement,
-        "covers": comparison.covers,
-        "caveats": list(comparison.caveats),
-    }
-
-
-def _json(document: Mapping[str, Any]) -> str:
-    """A document with each entry of its lists on a line of its own.
-
-    Indented all through, it would be written by the Python half of the standard library's encoder, which takes longer
-    than the rest of a report of thousands of trials.
-    """
-    fields = []
-    for name, value in document.items():
-        if isinstance(value, list) and value:
-            entries = ",\n".join(f"    {_dump(entry)}" for entry in value)
-            fields.append(f"  {_dump(name)}: [\n{entries}\n  ]")
-        else:
-            fields.append(f"  {_dump(name)}: {_dump(value)}")
-    return "{\n" + ",\n".join(fields) + "\n}\n"
-
-
-def _dump(value: Any) -> str:
-    try:
-        return json.dumps(value, allow_nan=False, ensure_ascii=False)
-    except ValueError:
-        return json.dumps(_finite(value), allow_nan=False, ensure_ascii=False)
-
-
-def _finite(value: Any) -> Any:
-    """The same tree with null for numbers that JSON does not have."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(name): _finite(leaf) for name, leaf in value.items()}
-    return [_finite(leaf) for leaf in value] if isinstance(value, list | tuple) else value
+def _bullets(heading: str, lines: Sequence[str]) -> list[str]:
+    return [f"## {heading}", "\n".join(f"- {escape(line)}" for line in lines)] if lines else []
 
 
 def _common_config(plan: Plan) -> tuple[dict[str, Any], list[str]]:
@@ -378,10 +244,6 @@ def _identity(plan: Plan) -> dict[str, list[str]]:
             for path, leaf in value.items() if isinstance(value, Mapping) else [("", value)]:
                 found.setdefault(f"{name} {path}".strip(), {})[str(leaf)] = None
     return {name: list(values) for name, values in found.items()}
-
-
-def _without_credentials(text: str) -> str:
-    return re.sub(r"(?<=://)[^/@\s]+@", "", text)
 
 
 def _with_minus_signs(text: str) -> str:

@@ -6,8 +6,8 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from sweeps.engine.plan.plan import Exploration, Plan
-from sweeps.engine.tracking.uri import redact
+from sweeps.engine.plan.search_space import SearchSpace
+from sweeps.engine.store.redact import redact
 
 KEY, OWNER, ERROR = "key", "owner", "error"
 """Attributes of a study's trial: its identity, the driver that asked for it, why it has no value."""
@@ -49,19 +49,20 @@ def _storage_of(url: str) -> optuna.storages.BaseStorage:
     return optuna.storages.RDBStorage(url)
 
 
-def study_of(plan: Plan, storage: str) -> optuna.Study:
-    """The study of a search."""
-    assert plan.exploration is not None
-    return open_study(plan.sweep_id, storage, directions=plan.exploration.design.directions)
+def study_of(name: str, space: SearchSpace, storage: str) -> optuna.Study:
+    """The study of a search, made if it is not there."""
+    return open_study(name, storage, directions=space.design.directions)
 
 
 def keys(study: optuna.Study) -> set[str]:
     """The distinct trials that a study has asked for, but for those that a dead driver left."""
-    return {
-        one.user_attrs[KEY]
-        for one in study.get_trials(deepcopy=False)
-        if KEY in one.user_attrs and one.user_attrs.get(ERROR) != ABANDONED
-    }
+    asked = (one for one in study.get_trials(deepcopy=False) if KEY in one.user_attrs)
+    return {one.user_attrs[KEY] for one in asked if not is_abandoned(one)}
+
+
+def is_abandoned(one: FrozenTrial) -> bool:
+    """Whether a trial has no value because nobody ran it to its end: whatever else fails says why."""
+    return one.state == TrialState.FAIL and ERROR not in one.user_attrs
 
 
 def proposed(name: str, storage: str) -> dict[str, str]:
@@ -78,24 +79,24 @@ def proposed(name: str, storage: str) -> dict[str, str]:
     return {key: f"search {key[:8]}" for key in sorted(keys(study))}
 
 
-def ranked(study: optuna.Study, exploration: Exploration, *, excluding: str = "") -> list[FrozenTrial]:
+def ranked(study: optuna.Study, space: SearchSpace, *, excluding: str = "") -> list[FrozenTrial]:
     """The distinct trials of a search that ended at full budget, best first.
 
     With several objectives they are ordered by Pareto front, and within one by the first objective.
 
     Args:
         study: of the search.
-        exploration: what it explored.
+        space: what it explored.
         excluding: key of a trial that is left out, such as the base's.
     """
     distinct: dict[str, FrozenTrial] = {}
     for one in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
         distinct.setdefault(one.user_attrs[KEY], one)
     distinct.pop(excluding, None)
-    sign = -1.0 if exploration.design.directions[0] == "maximize" else 1.0
+    sign = -1.0 if space.design.directions[0] == "maximize" else 1.0
     left, order = list(distinct.values()), []
     while left:
-        front = pareto_front(left, exploration.design.directions)
+        front = pareto_front(left, space.design.directions)
         order += sorted(front, key=lambda one: sign * one.values[0])
         left = [one for one in left if one not in front]
     return order
@@ -112,7 +113,7 @@ def pareto_front(trials: Sequence[FrozenTrial], directions: Sequence[str]) -> li
     return [one for one, point in zip(trials, points, strict=True) if not beaten(point)]
 
 
-def found(study: optuna.Study, exploration: Exploration) -> list[Mapping[str, Any]]:
+def found(study: optuna.Study, space: SearchSpace) -> list[Mapping[str, Any]]:
     """What a search found: the params of its best distinct trials, without the base itself."""
-    best = ranked(study, exploration, excluding=exploration.trial({}).key)
-    return [one.params for one in best[: exploration.design.confirm]]
+    best = ranked(study, space, excluding=space.trial({}).key)
+    return [one.params for one in best[: space.design.confirm]]

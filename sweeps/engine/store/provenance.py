@@ -4,10 +4,11 @@ import functools
 import importlib.metadata
 import os
 import platform
-import shlex
 import subprocess
 import sys
 from pathlib import Path
+
+from sweeps.engine.store.redact import redact_command
 
 PACKAGES = ("torch", "transformers", "ray", "optuna", "mlflow", "datasets", "sacrebleu", "rouge-score", "tokenizers")
 _PROJECT = Path(__file__).parents[3]
@@ -18,7 +19,7 @@ def facts() -> dict[str, str]:
     """What identifies this process's surroundings, flat: command, git commit, package versions, machine."""
     commit = _git("rev-parse", "HEAD")
     return {
-        "command": shlex.join([Path(sys.executable).name, *sys.argv]),
+        "command": redact_command([Path(sys.executable).name, *sys.argv]),
         "git_commit": (commit + (" with uncommitted changes" if code_diff() else "")) if commit else "no git checkout",
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in PACKAGES},

@@ -1,27 +1,22 @@
 """How a sweep of an output folder was asked for, and its trials: what resume, status and report go by."""
 
 import json
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sweeps.engine.store.atomic_write import write_whole
-from sweeps.engine.tracking.uri import redact
-
-if TYPE_CHECKING:  # it imports torch, for which nobody who asks how things stand should wait
-    from sweeps.engine.plan.plan import Plan
+from sweeps.engine.store.redact import redact
 
 RECORD = "sweep.json"
 """The file in the sweep's folder."""
-_SECRET = ("--tracking-uri", "--study")
+_SECRET = ("--tracking-uri", "--study", "--storage")
 _ONCE = frozenset({"--rerun", "--dry-run", "--json", "--calibrate"})
 _ONCE_WITH_VALUE = ("--budget-hours", "--price-per-hour", "--output", "--as-sweep")
 
 
 @dataclass(frozen=True)
-class Record:
+class SweepRecord:
     """One sweep, as it was last started.
 
     Attributes:
@@ -58,55 +53,28 @@ HIDDEN = "://***@"
 """Stands for user and password of an address that was not kept."""
 
 
-def record_of(
-    plan: "Plan", *, file: str, arguments: Sequence[str], concurrency: int, study: str, started: float
-) -> Record:
-    """A record of a plan that is about to run, or whose next round is.
-
-    Args:
-        plan: the sweep.
-        file: of the sweep.
-        arguments: of its command, as given.
-        concurrency: trials at once.
-        study: URL of the Optuna storage.
-        started: seconds since the epoch.
-    """
-    return Record(
-        sweep_id=plan.sweep_id,
-        file=str(Path(file).resolve()),
-        arguments=tuple(_kept(arguments)),
-        folder=os.getcwd(),
-        started=started,
-        concurrency=concurrency,
-        study=redact(study),
-        num_search_trials=plan.exploration.design.num_trials if plan.exploration is not None else 0,
-        search_ended=plan.exploration is not None and len(plan.cells) > 1,
-        trials={key: trial.label for key, trial in {**plan.known, **plan.distinct}.items()},
-    )
-
-
-def write(record: Record, folder: Path) -> None:
+def write(record: SweepRecord, folder: Path) -> None:
     """Keep a record in the sweep's folder, whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / RECORD, json.dumps(asdict(record), indent=1))
 
 
-def read(folder: Path) -> Record | None:
+def read(folder: Path) -> SweepRecord | None:
     """The record in a sweep's folder; None where there is none that can be read."""
     try:
         values = json.loads((folder / RECORD).read_text())
-        return Record(**{**values, "arguments": tuple(values["arguments"])})
+        return SweepRecord(**{**values, "arguments": tuple(values["arguments"])})
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def all_in(output: Path) -> list[Record]:
+def all_in(output: Path) -> list[SweepRecord]:
     """Every sweep of an output folder, the one started last first."""
     found = [read(path.parent) for path in output.glob(f"*/{RECORD}")]
     return sorted((record for record in found if record is not None), key=lambda record: -record.started)
 
 
-def find(output: Path, name: str) -> Record:
+def find(output: Path, name: str) -> SweepRecord:
     """A sweep of an output folder, by its id, the start of one, or its file.
 
     Raises:
@@ -127,8 +95,8 @@ def find(output: Path, name: str) -> Record:
     )
 
 
-def _kept(arguments: Sequence[str]) -> Iterable[str]:
-    """The arguments as `--name=value`, where they have a value that may be hidden; without those for one run."""
+def kept_arguments(arguments: Sequence[str]) -> Iterable[str]:
+    """A command\'s arguments for its record: without passwords, and without options that are for one run."""
     left = iter(arguments)
     for argument in left:
         name, equals, value = argument.partition("=")

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.engine.store import trial_folder
+from sweeps.engine.store.redact import redact
 from sweeps.engine.tracking import mlflow_runs
-from sweeps.engine.tracking.uri import redact
 
 _FILES = (trial_folder.CONFIG, trial_folder.ENVIRONMENT, trial_folder.METRICS)
 _NOT_FINISHED = {

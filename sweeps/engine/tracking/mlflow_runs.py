@@ -11,19 +11,22 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlsplit
 
 from spt_core.config import flatten
 from sweeps.engine.design.designs import label
-from sweeps.engine.plan.plan import Plan, Trial
+from sweeps.engine.plan.plan import Plan
+from sweeps.engine.plan.trial import Trial
 from sweeps.engine.store import trial_folder
 from sweeps.engine.store.ledger import Ledger, alone
+from sweeps.engine.store.redact import redact
 from sweeps.engine.store.trial_folder import TrialResult
-from sweeps.engine.tracking.uri import check, redact
-from sweeps.engine.worker import retry_policy
+from sweeps.engine.tracking.uri import check
+from sweeps.engine.worker.job import Row
 
 for _name, _value in {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # the outbox tries again, in order
@@ -58,30 +61,10 @@ RETRIED = "spt.retries"
 """Tag of a child that ended: how often it was tried again; `spt.retry_reasons` says why, once it was."""
 PARENT = "mlflow.parentRunId"
 REPORT_FILES = ("report.html", "report.md", "results.json")
-_TRIAL_FILES = (
-    trial_folder.CONFIG,
-    trial_folder.ENVIRONMENT,
-    trial_folder.CODE_DIFF,
-    trial_folder.ADAPTER,
-    trial_folder.PREDICTIONS,
-    trial_folder.HISTORY,
-    trial_folder.RETRIES,
-    trial_folder.METRICS,
-)
 _STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED", "pruned": "KILLED"}
-_OF_A_ROW = frozenset({"step", "seconds", "total_steps"})
-"""What says where a row stands, and is no metric of the trial."""
 _PROBE = "spt-doctor"
 _PARAM_LENGTH, _TAG_LENGTH, _DATASET_LENGTH, _DIGEST_LENGTH, _LOCK_LENGTH = 6000, 5000, 500, 36, 250
 _PARAMS_A_BATCH, _METRICS_A_BATCH, _RUNS_A_PAGE = 100, 1000, 1000
-
-
-class _Moment(NamedTuple):
-    """Metrics at one step of a trial, so many seconds after its start."""
-
-    step: int
-    seconds: float
-    metrics: Mapping[str, float]
 
 
 class _Child:
@@ -164,28 +147,27 @@ class SweepRuns:
             child = self._find_or_make_child(trial, started)
         self._client.update_run(child.id, status="RUNNING")
 
-    def progress(self, trial: Trial, rows: Sequence[Mapping[str, float]], at: int) -> None:
-        """Metrics of moments of a trial; a row has `step` and `seconds` beside them."""
-        moments = [_moment(row) for row in rows]
-        started = at - _milliseconds(moments[0].seconds)
-        self._add_metrics(self._find_or_make_child(trial, started), moments)
+    def progress(self, trial: Trial, rows: Sequence[Row], at: int) -> None:
+        """Metrics of moments of a trial."""
+        started = at - _milliseconds(rows[0].seconds)
+        self._add_rows(self._find_or_make_child(trial, started), rows)
 
     def finish(self, trial: Trial, result: TrialResult, at: int) -> None:
         """A trial ended: its child gets what its folder holds, and its status. A complete child is left alone."""
-        history, finished = _history(result.folder), result.folder / trial_folder.METRICS
-        step, seconds = (history[-1].step, history[-1].seconds) if history else (0, 0.0)
+        history = [Row.of(row) for row in trial_folder.read_history(result.folder)]
+        finished = result.folder / trial_folder.METRICS
+        last = history[-1] if history else Row(0, 0, 0.0, {})
         ended = _milliseconds(finished.stat().st_mtime) if result.reused and finished.exists() else at
         tags = {REUSED: "true"} if result.reused else {}
-        child = self._find_or_make_child(trial, ended - _milliseconds(seconds), tags)
+        child = self._find_or_make_child(trial, ended - _milliseconds(last.seconds), tags)
         if child.complete:
             return
-        self._add_metrics(child, history)
-        self._add_metrics(child, [_Moment(step, seconds, result.metrics)], final=True)
-        self._add_files(child.id, result.folder, _TRIAL_FILES)
+        self._add_rows(child, [*history, replace(last, metrics=result.metrics)], is_final=True)
+        self._add_files(child.id, result.folder, trial_folder.FILES)
         if result.error or child.has_error:
             self._client.set_tag(child.id, ERROR, _text(result.error or "", _TAG_LENGTH))
             child.has_error = True
-        for name, value in _retry_tags(retry_policy.read(result.folder)).items():
+        for name, value in _retry_tags(trial_folder.read_retries(result.folder)).items():
             self._client.set_tag(child.id, name, _text(value, _TAG_LENGTH))
         self._client.set_terminated(child.id, _STATUS[result.state], end_time=ended)
         self._client.set_tag(child.id, STATE, result.state)
@@ -277,22 +259,23 @@ class SweepRuns:
         for batch in _batches(fresh, _PARAMS_A_BATCH):
             self._client.log_batch(run_id, params=batch)
 
-    def _add_metrics(self, child: _Child, moments: Iterable[_Moment], *, final: bool = False) -> None:
-        """Those that the run lacks, at a time that depends on the trial alone, so that a second delivery is the same.
+    def _add_rows(self, child: _Child, rows: Sequence[Row], *, is_final: bool = False) -> None:
+        """The metrics that the run lacks, at times that depend on the trial alone: a second delivery is the same.
 
-        A step that was sent is not sent again, unless its final value is another.
+        What was sent is not sent again, but for final metrics, which are in the last row.
         """
         if child.sent is None:
             names = self._client.get_run(child.id).data.metrics
             points = [point for name in names for point in self._client.get_metric_history(child.id, name)]
             child.sent = {(point.key, point.step): point.value for point in points}
         fresh: dict[tuple[str, int], Metric] = {}
-        for step, seconds, metrics in moments:
-            at = child.started + _milliseconds(seconds) + final
-            for name, value in metrics.items():
-                before = child.sent.get((name, step))
-                if before is None or (final and before != value):
-                    fresh[name, step] = Metric(name, value, at, step)
+        for number, row in enumerate(rows, start=1):
+            replaces = is_final and number == len(rows)
+            at = child.started + _milliseconds(row.seconds) + replaces
+            for name, value in row.metrics.items():
+                before = child.sent.get((name, row.step))
+                if before is None or (replaces and before != value):
+                    fresh[name, row.step] = Metric(name, value, at, row.step)
         for batch in _batches(list(fresh.values()), _METRICS_A_BATCH):
             self._client.log_batch(child.id, metrics=batch)
             child.sent.update({(point.key, point.step): point.value for point in batch})
@@ -380,27 +363,11 @@ def _inputs(trial: Trial) -> list[DatasetInput]:
     ]
 
 
-def _retry_tags(retried: retry_policy.Retries) -> dict[str, object]:
+def _retry_tags(retried: trial_folder.Retries) -> dict[str, object]:
     """How often, why, and the layout it went on with."""
     why = {"spt.retry_reasons": "; ".join(retried.reasons)} if retried.reasons else {}
     layout = {f"spt.{name}": value for name, value in retried.layout.items()}
     return {RETRIED: len(retried.reasons), **why, **layout}
-
-
-def _history(folder: Path) -> list[_Moment]:
-    path = folder / trial_folder.HISTORY
-    rows = []
-    for line in path.read_text().splitlines() if path.exists() else ():
-        try:
-            rows.append(_moment(json.loads(line)))
-        except json.JSONDecodeError:  # cut short when its writer was killed
-            continue
-    return rows
-
-
-def _moment(row: Mapping[str, Any]) -> _Moment:
-    metrics = {name: float(row[name]) for name in row if name not in _OF_A_ROW and row[name] is not None}
-    return _Moment(int(row["step"]), float(row["seconds"]), metrics)
 
 
 def _leaves(prefix: str, tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,12 +11,15 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 
-from sweeps.engine.plan.plan import Plan, Trial
+from sweeps.engine.plan.plan import Plan
+from sweeps.engine.plan.trial import Trial
 from sweeps.engine.store.ledger import Ledger, owner_here
+from sweeps.engine.store.redact import redact
 from sweeps.engine.store.trial_folder import TrialResult
 from sweeps.engine.tracking.mlflow_runs import SweepRuns, now
 from sweeps.engine.tracking.outbox import Outbox
-from sweeps.engine.tracking.uri import check, redact
+from sweeps.engine.tracking.uri import check
+from sweeps.engine.worker.job import Row
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +49,7 @@ class Tracker:
             SweepRuns, uri, plan=plan, artifacts=artifacts, facts=dict(facts), ledger=ledger, owner=owner_here()
         )
         self._runs: SweepRuns | None = None  # the delivering thread's own
-        self._waiting: defaultdict[str, list[Mapping[str, float]]] = defaultdict(list)
+        self._waiting: defaultdict[str, list[Row]] = defaultdict(list)
         self._ended = False
         self._missing: tuple[str, ...] | None = None
         self._outbox = Outbox(f"MLflow at {redact(uri)}", is_there=self._is_there, explain=_explain)
@@ -68,8 +71,8 @@ class Tracker:
         at = now()
         self._send(f"start of {trial.label}", lambda runs: runs.begin(trial, at))
 
-    def progress(self, trial: Trial, row: Mapping[str, float]) -> None:
-        """Metrics of one moment of a trial; `row` has `step` and `seconds` beside them."""
+    def progress(self, trial: Trial, row: Row) -> None:
+        """Metrics of one moment of a trial."""
         self._waiting[trial.key].append(row)
         at = now()
         self._send(f"progress of {trial.label}", lambda runs: self._progress(runs, trial, at))

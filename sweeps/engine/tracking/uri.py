@@ -1,6 +1,5 @@
 """Where MLflow's runs go: whether a tracking URI can be used, and how it may be shown."""
 
-import re
 import urllib.error
 import urllib.request
 from http import HTTPStatus
@@ -10,12 +9,9 @@ from urllib.parse import urlsplit
 
 from sqlalchemy.engine import make_url
 
+from sweeps.engine.store.redact import redact
+
 _PROBE_SECONDS = 3.0
-
-
-def redact(text: str) -> str:
-    """The text with the user and password of every URI in it left out."""
-    return re.sub(r"(?<=://)[^/\s]*@", "", text)
 
 
 def check(uri: str) -> None:

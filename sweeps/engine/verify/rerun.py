@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from spt_core import NUMERICS_VERSION, backbone, config, conversations, training, weights
+from spt_core import NUMERICS_VERSION, backbone, config, conversations, weights
 from spt_core.config import TrialConfig
 from sweeps.engine.store import provenance
 from sweeps.engine.tracking.logged_trial import LoggedTrial
+from sweeps.engine.worker.job import Job, Say
 
 
 @dataclass(frozen=True)
@@ -76,36 +77,34 @@ def prepare(
     )
 
 
-def run_again(trial: LoggedTrial, prepared: Prepared, *, folder: Path, report: training.Report) -> dict[str, float]:
+def run_again(trial: LoggedTrial, prepared: Prepared, *, folder: Path, say: Say) -> dict[str, float]:
     """The trial's final metrics, found anew in this process.
 
     Args:
         trial: as it was logged.
         prepared: from `prepare`.
         folder: an empty one for the trial's files.
-        report: takes each row of metrics on the way.
+        say: takes each message on the way.
 
     Raises:
         RuntimeError: it failed this time.
     """
-    from sweeps.engine.worker import attempt
-    from sweeps.engine.worker.supervisor import Job
+    from sweeps.engine.worker.attempt import run  # it imports torch
 
     job = Job(
         key=trial.environment["key"],
         config=prepared.config.override({"compute.threads": prepared.threads}).model_dump(),
         environment={"key": trial.environment["key"], "verifies": trial.run_id},
         folder=str(folder / "trial"),
-        storage="",
+        checkpoints="",
         train_runs="",
         ledger="",
         owner="verify",
         workers=0,
         cpus_per_worker=prepared.threads,
         gpus_per_worker=1.0 if prepared.on_gpu else 0.0,
-        verbose=False,
     )
-    outcome = attempt.run(job, report=report, resume_from=None)
+    outcome = run(job, say=say)
     if "error" in outcome:
         raise RuntimeError(outcome["error"])
     metrics: dict[str, float] = outcome["metrics"]

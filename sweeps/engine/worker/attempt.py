@@ -1,62 +1,114 @@
-"""The work of one trial, wherever it is done: train, evaluate, and leave the trial's folder."""
+"""One attempt at a trial, in whichever process trains it: train, evaluate, and leave the trial's folder."""
 
-import json
-import math
+import tempfile
 import time
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 
 from spt_core import config, endpoint, evaluation, training
 from spt_core.checkpoint import save_adapter
 from spt_core.device import default_device
 from spt_core.parallel import rank
-from sweeps.engine.store import provenance, trial_folder
-from sweeps.engine.store.atomic_write import write_whole
+from sweeps.engine.store import provenance, shared_storage, trial_folder
 from sweeps.engine.worker.failures import one_line
-from sweeps.engine.worker.supervisor import PERCENT, Job
+from sweeps.engine.worker.job import Job, Message, Row, Say, Testing
 from sweeps.engine.worker.system_metrics import SystemMetrics
 
+Outcome = Mapping[str, Any]
+"""`{"metrics": ...}`, or `{"error": ...}` for a fault of the trial itself, which a retry would only repeat."""
 
-def run(job: Job, *, report: training.Report, resume_from: Path | None) -> dict[str, Any]:
+
+def attempt(job: Job, *, say: Say) -> Outcome:
+    """One attempt at a trial in this very process, which keeps the frozen backbone for the next one.
+
+    Args:
+        job: the trial. It goes on from its last checkpoint, whoever left that.
+        say: takes each message; of several workers the first one's alone.
+
+    Raises:
+        Exception: whatever a further attempt may not meet again.
+    """
+    if not job.handed_over:
+        return _resume(job, say=say)
+    with tempfile.TemporaryDirectory(prefix="spt-trial-") as scratch:
+        folder = Path(scratch)
+        # What an attempt on another node left: its history, or all of a trial whose end nobody heard of.
+        shared_storage.fetch(job.handed_over, folder)
+        outcome = _resume(replace(job, folder=scratch), say=say)
+        if is_first() and "metrics" in outcome:
+            shared_storage.put(folder, job.handed_over)
+        return outcome
+
+
+def is_first() -> bool:
+    """Whether this worker is the one that speaks for all of its trial's."""
+    return rank() == 0
+
+
+def _resume(job: Job, *, say: Say) -> Outcome:
+    checkpoints = shared_storage.join(job.checkpoints, job.key)
+
+    def keep(checkpoint: Path) -> None:
+        if job.handed_over:  # the history keeps up with the checkpoints: an attempt elsewhere goes on with both
+            shared_storage.put(Path(job.folder), job.handed_over)
+        shared_storage.keep(checkpoint, checkpoints)
+
+    with tempfile.TemporaryDirectory(prefix="spt-checkpoint-") as folder:
+        found = shared_storage.fetch_kept(checkpoints, Path(folder))
+        return run(job, say=say, keep=keep, resume_from=Path(folder) if found else None)
+
+
+def _keep_nothing(checkpoint: Path) -> None:
+    pass
+
+
+def run(
+    job: Job, *, say: Say, keep: Callable[[Path], None] = _keep_nothing, resume_from: Path | None = None
+) -> Outcome:
     """Train, evaluate on test once, and write the trial's folder.
 
     Args:
         job: the trial.
-        report: takes each row of metrics, and now and then a checkpoint folder to copy.
+        say: takes each message, of the first worker.
+        keep: takes a checkpoint folder, now and then, and copies it; before the message of that moment.
         resume_from: a checkpoint folder of the same trial.
-
-    Returns:
-        `{"metrics": ...}` or, for a fault that lies in the trial itself, `{"error": ...}`.
     """
     folder = Path(job.folder)
-    if (folder / trial_folder.METRICS).is_file():  # it had ended, and the one who should have recorded that is gone
-        return {"metrics": json.loads((folder / trial_folder.METRICS).read_text())}
+    if (ended := trial_folder.read_metrics(folder)) is not None:  # and the one who should have recorded that is gone
+        return {"metrics": ended}
     started = time.perf_counter()
     compute = job.compute or job.config["compute"]
     torch.set_num_threads(compute["threads"] or job.cpus_per_worker)
     device = default_device() if job.gpus_per_worker else "cpu"
-    history = _History(folder / trial_folder.HISTORY, resumed=resume_from is not None)
+    history = trial_folder.HistoryWriter(folder, resumed=resume_from is not None) if is_first() else None
     system = SystemMetrics(device)
 
+    def tell(message: Message) -> None:
+        if history is not None:
+            say(message)
+
     def record(metrics: dict[str, float], checkpoint: Path | None) -> None:
-        metrics = {**metrics, **system.sample()}
-        history.add(metrics)
-        report({**metrics, PERCENT: 100 * metrics["step"] / max(1.0, metrics["total_steps"])}, checkpoint)
+        row = {**metrics, **system.sample()}
+        if history is None:
+            return
+        history.add(row)
+        if checkpoint is not None:
+            keep(checkpoint)
+        say(Row.of(row))
 
     try:
         trial = config.parse({**job.config, "compute": compute})
         served = trial.method == "in_context" and trial.in_context.endpoint is not None
         fitted = None if served else training.fit(trial, report=record, resume_from=resume_from, device=device)
         trained = _UNTRAINED if fitted is None else fitted.metrics
-        steps = trained["train/steps"]
         evaluating = time.perf_counter()
 
         def on_progress(share: float) -> None:
-            report({"step": steps, "total_steps": steps, "test/progress": share}, None)
+            tell(Testing(share))
 
         if fitted is None:
             answer = endpoint.evaluate(trial, on_progress=on_progress)
@@ -82,64 +134,20 @@ def run(job: Job, *, report: training.Report, resume_from: Path | None) -> dict[
         "seconds": trained["train/seconds"] + time.perf_counter() - evaluating,
         "worker/seconds": time.perf_counter() - started,
     }
-    if rank() == 0:
-        _write(folder, job=job, trial=trial, fitted=fitted, answer=answer, metrics=metrics, device=device)
+    if is_first():
+        folder.mkdir(parents=True, exist_ok=True)
+        if fitted is not None:
+            save_adapter(folder / trial_folder.ADAPTER, tensors=fitted.model.state_dict(), config=trial)
+        trial_folder.write_finished(
+            folder,
+            config=job.config,
+            environment={**job.environment, "execution": provenance.execution(device)},
+            code_diff=job.code_diff,
+            predictions=[asdict(prediction) for prediction in answer.predictions],
+            metrics=metrics,
+        )
     return {"metrics": metrics}
 
 
 _UNTRAINED = {"train/steps": 0.0, "train/seconds": 0.0, "trainable_parameters": 0.0}
 """The training metrics of a trial that a server replies to."""
-
-
-def _write(
-    folder: Path,
-    *,
-    job: Job,
-    trial: config.TrialConfig,
-    fitted: training.Fitted | None,
-    answer: evaluation.Evaluation,
-    metrics: dict[str, float],
-    device: str,
-) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    if fitted is not None:
-        save_adapter(folder / trial_folder.ADAPTER, tensors=fitted.model.state_dict(), config=trial)
-    if answer.predictions:
-        pd.DataFrame([asdict(prediction) for prediction in answer.predictions]).to_parquet(
-            folder / trial_folder.PREDICTIONS
-        )
-    (folder / trial_folder.CONFIG).write_text(json.dumps(job.config, indent=1))
-    environment = {**job.environment, "execution": provenance.execution(device)}
-    (folder / trial_folder.ENVIRONMENT).write_text(json.dumps(environment, indent=1))
-    if job.code_diff:
-        (folder / trial_folder.CODE_DIFF).write_text(job.code_diff)
-    write_whole(folder / trial_folder.METRICS, json.dumps(metrics, indent=1))
-
-
-class _History:
-    """The rows of a trial, a line each; an attempt that resumes drops what it is going to report again."""
-
-    def __init__(self, path: Path, *, resumed: bool) -> None:
-        self._path = path
-        self._trimmed = not resumed
-        if not resumed and rank() == 0:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("")
-
-    def add(self, row: dict[str, float]) -> None:
-        if rank() != 0:
-            return
-        if not self._trimmed and self._path.is_file():
-            lines = self._path.read_text().splitlines()
-            self._path.write_text("".join(f"{line}\n" for line in lines if _step(line) < row["step"]))
-        self._trimmed = True
-        with self._path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-
-
-def _step(line: str) -> float:
-    """The step of a row; that of a line cut short, when its writer was killed, is beyond all."""
-    try:
-        return float(json.loads(line)["step"])
-    except json.JSONDecodeError:
-        return math.inf

@@ -4,6 +4,8 @@ import errno
 import re
 from collections.abc import Iterator
 
+from sweeps.engine.store.redact import redact
+
 _OUT_OF_MEMORY = (
     "can't allocate memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
@@ -14,12 +16,33 @@ _OUT_OF_MEMORY = (
 _DISK_FULL = ("No space left on device", "disk is full", "Disk quota exceeded")
 """How safetensors, SQLite and the system say it."""
 
+_KILLED_FOR_MEMORY = ("running low on memory", "OutOfMemoryError")
+"""How Ray's memory monitor says that it killed a process."""
 _CAUSES = ("cause", "health_check_failure", "controller_failure", "orig")
 """Attributes that hold it: of Ray's task errors, of Train's health checks and controller, of SQLAlchemy's errors."""
 _ADVICE = "Some common causes include"
 """Where Ray, having said what happened, goes on for half a page."""
 _NODE_ID = r", ID: [0-9a-f]{32,}"
 """Ray's own name of a node, behind its address."""
+
+
+class LostProcessError(Exception):
+    """The process that held a trial's claim is gone; the message says what is known of it, on one line."""
+
+
+def read_tune_error(text: str) -> Exception:
+    """The last error that Tune wrote beside a trial, as one of the kinds below.
+
+    Args:
+        text: of the trial's error file: `Failure # N (...)`, then what the error said, for each failure.
+    """
+    said = text.rpartition("Failure # ")[2].partition("\n")[2].partition(_ADVICE)[0].strip()
+    lines = said.splitlines() or ["nothing is known of why"]
+    if any(phrase in said for phrase in _KILLED_FOR_MEMORY):
+        return MemoryError(lines[0])
+    if said.startswith("ray::"):  # an error of the function itself, behind its traceback
+        return RuntimeError(lines[-1])
+    return LostProcessError(lines[-1].strip())
 
 
 def ran_out_of_memory(error: BaseException) -> bool:
@@ -29,7 +52,8 @@ def ran_out_of_memory(error: BaseException) -> bool:
 
 def lost_its_process(error: BaseException) -> bool:
     """Whether a process of a trial is gone."""
-    return any(kind.__name__ == "RayActorError" for one in _innermost(error) for kind in type(one).__mro__)
+    kinds = {"RayActorError", LostProcessError.__name__}
+    return any(kind.__name__ in kinds for one in _innermost(error) for kind in type(one).__mro__)
 
 
 def found_disk_full(error: BaseException) -> bool:
@@ -48,7 +72,8 @@ def one_line(error: BaseException) -> str:
     told = next(filter(_is_memory, found), found[0])
     lines = re.sub(_NODE_ID, "", str(told).partition(_ADVICE)[0].strip()).splitlines()
     # A lack of memory is said first, and what Ray knows of the node after it; an error behind its traceback.
-    return f"{type(told).__name__}: {lines[0 if _is_memory(told) else -1]}" if lines else type(told).__name__
+    kind = "its process was lost" if isinstance(told, LostProcessError) else type(told).__name__
+    return redact(f"{kind}: {lines[0 if _is_memory(told) else -1]}") if lines else kind
 
 
 def _innermost(error: BaseException) -> Iterator[BaseException]:

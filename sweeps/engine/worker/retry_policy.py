@@ -4,14 +4,11 @@ Out of memory halves the micro batch: the objective stays what it is, so the tri
 or node is replaced. What a trial does to itself (a NaN, a bad value) is returned by its worker and never comes here.
 """
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import replace
 
 from spt_core.config import TrialConfig
-from sweeps.engine.store import trial_folder
-from sweeps.engine.store.atomic_write import write_whole
+from sweeps.engine.store.trial_folder import Retries
 from sweeps.engine.worker import failures
 
 MOST_LOSSES = 3
@@ -30,42 +27,31 @@ class GaveUpError(Exception):
     """A trial has failed for good; the message says why, and what would help."""
 
 
-@dataclass(frozen=True)
-class Retries:
-    """How often a trial was tried again, and what it has learnt of the machine.
+def next_attempt(so_far: Retries, error: Exception, *, config: TrialConfig, workers: int, losses: int) -> Retries:
+    """The next attempt, after one that broke off.
 
-    Attributes:
-        layout: `compute` fields that replace the config's, by name.
-        reasons: of each retry, in order, one line for people.
+    Args:
+        so_far: the retries before.
+        error: what ended the attempt.
+        config: of the trial, as it was asked for.
+        workers: that share a batch; 0 is one.
+        losses: of workers before this one, in this run of the sweep.
+
+    Raises:
+        GaveUpError: there is none.
     """
-
-    layout: Mapping[str, int] = field(default_factory=dict)
-    reasons: tuple[str, ...] = ()
-
-    def after(self, error: Exception, *, config: TrialConfig, workers: int, losses: int) -> "Retries":
-        """The next attempt, after one that broke off.
-
-        Args:
-            error: what ended the attempt.
-            config: of the trial, as it was asked for.
-            workers: that share a batch; 0 is one.
-            losses: of workers before this one, in this run of the sweep.
-
-        Raises:
-            GaveUpError: there is none.
-        """
-        what = failures.one_line(error)
-        if failures.found_disk_full(error):
-            raise GaveUpError(f"{what}: free some space; the same command then goes on from the checkpoint")
-        if not failures.ran_out_of_memory(error):
-            if losses >= MOST_LOSSES:
-                advice = f"; {ADVICE}" if failures.lost_its_process(error) else ""
-                raise GaveUpError(f"{what} (after {losses} retries){advice}")
-            return replace(self, reasons=(*self.reasons, what))
-        smaller = halved(config.override(_paths(self.layout)), workers=workers)
-        if smaller is None:
-            raise GaveUpError(f"out of memory ({what}) {_CURE}")
-        return Retries({**self.layout, **smaller}, (*self.reasons, what))
+    what = failures.one_line(error)
+    if failures.found_disk_full(error):
+        raise GaveUpError(f"{what}: free some space; the same command then goes on from the checkpoint")
+    if not failures.ran_out_of_memory(error):
+        if losses >= MOST_LOSSES:
+            advice = f"; {ADVICE}" if failures.lost_its_process(error) else ""
+            raise GaveUpError(f"{what} (after {losses} retries){advice}")
+        return replace(so_far, reasons=(*so_far.reasons, what))
+    smaller = halved(config.override(_paths(so_far.layout)), workers=workers)
+    if smaller is None:
+        raise GaveUpError(f"out of memory ({what}) {_CURE}")
+    return Retries({**so_far.layout, **smaller}, (*so_far.reasons, what))
 
 
 def halved(config: TrialConfig, *, workers: int) -> dict[str, int] | None:
@@ -91,22 +77,6 @@ def halved(config: TrialConfig, *, workers: int) -> dict[str, int] | None:
     except ValueError:  # dropout is drawn for the whole batch; weighted logits want all prompts
         return None
     return smaller
-
-
-def read(folder: Path) -> Retries:
-    """What a trial's folder says of its retries; none where it says nothing."""
-    try:
-        kept = json.loads((folder / trial_folder.RETRIES).read_text())
-    except (OSError, json.JSONDecodeError):
-        return Retries()
-    return Retries(kept["layout"], tuple(kept["reasons"]))
-
-
-def write(folder: Path, retries: Retries) -> None:
-    """Keep them in a trial's folder, where the next attempt, the next driver and MLflow find them."""
-    folder.mkdir(parents=True, exist_ok=True)
-    kept = {"layout": dict(retries.layout), "reasons": retries.reasons}
-    write_whole(folder / trial_folder.RETRIES, json.dumps(kept, indent=1))
 
 
 def describe(retries: Retries) -> str:

@@ -6,7 +6,6 @@ It lives as long as the supervisor that started it, or until a trial breaks it: 
 import asyncio
 import itertools
 import threading
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import ray
@@ -15,9 +14,11 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.config import LoggingConfig
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from sweeps.engine.worker.supervisor import ROW, Job, attempt, is_first
+from sweeps.engine.worker.job import Job, Message, Say
 
 _LISTEN_SECONDS = 0.5
+Said = Message | dict[str, Any]
+"""What a worker says: a message, or, last, the outcome of its trial."""
 
 
 class _Mailbox:
@@ -31,7 +32,7 @@ class _Mailbox:
         self._jobs: dict[int, Job] = {}
         self._changed = asyncio.Condition()
         # No more than one waits to be heard, so that no worker runs ahead of whoever may stop its trial.
-        self._said: asyncio.Queue[tuple[int, dict[str, Any]]] = asyncio.Queue(maxsize=1)
+        self._said: asyncio.Queue[tuple[int, Said]] = asyncio.Queue(maxsize=1)
 
     async def post(self, job: Job) -> int:
         """Hand a job to all workers; its number."""
@@ -49,11 +50,11 @@ class _Mailbox:
             await self._changed.wait_for(lambda: number < self._posted)
             return self._jobs[number]
 
-    async def say(self, number: int, message: dict[str, Any]) -> None:
+    async def say(self, number: int, message: Said) -> None:
         """A worker says something of a job, and waits until what was said before has been heard."""
         await self._said.put((number, message))
 
-    async def hear(self, seconds: float) -> tuple[int, dict[str, Any]] | None:
+    async def hear(self, seconds: float) -> tuple[int, Said] | None:
         """What was said next, if anything was in so many seconds."""
         try:
             return await asyncio.wait_for(self._said.get(), seconds)
@@ -89,36 +90,37 @@ class TrainRun:
         """Whether it may take another job."""
         return self._thread.is_alive()
 
-    def attempt(self, job: Job, *, report: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    def attempt(self, job: Job, *, say: Say) -> dict[str, Any]:
         """One attempt at a trial.
 
         Args:
             job: of the layout that it was made for.
-            report: takes what the trial reports.
+            say: takes each message.
 
         Returns:
-            As `trial.attempt`.
+            As `attempt.attempt`.
 
         Raises:
             Exception: a worker was lost, or ran out of memory; the run has ended with it.
         """
         try:
-            return self._attempt(job, report)
+            return self._attempt(job, say)
         except (RayActorError, OutOfMemoryError):  # Ray's memory monitor kills with the latter
             self._thread.join()  # without its mailbox each worker fails with what it says next, and the run with it
             raise
 
-    def _attempt(self, job: Job, report: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    def _attempt(self, job: Job, say: Say) -> dict[str, Any]:
         number = ray.get(self._mailbox.post.remote(job))
         while True:
-            heard: tuple[int, dict[str, Any]] | None = ray.get(self._mailbox.hear.remote(_LISTEN_SECONDS))
+            heard: tuple[int, Said] | None = ray.get(self._mailbox.hear.remote(_LISTEN_SECONDS))
             if heard is None and not self.is_alive:
                 raise self._error or RuntimeError("the Train run ended before its trial did")
-            of, message = heard or (None, {})
-            if of == number and ROW in message:
-                report(message)
-            elif of == number:
-                return message
+            of, said = heard or (None, {})
+            if of != number:
+                continue
+            if isinstance(said, dict):
+                return said
+            say(said)
 
     def _fit(self, layout: Job) -> None:
         try:
@@ -165,13 +167,15 @@ def serve(values: dict[str, Any]) -> None:
     Args:
         values: the actor that jobs come from, as `mailbox`.
     """
+    from sweeps.engine.worker.attempt import attempt, is_first  # it imports torch, which only the workers need
+
     mailbox = values["mailbox"]
     for number in itertools.count():
         job: Job = ray.get(mailbox.job.remote(number))
 
-        def say(message: dict[str, Any], number: int = number) -> None:
-            ray.get(mailbox.say.remote(number, message))
+        def say(said: Said, number: int = number) -> None:
+            ray.get(mailbox.say.remote(number, said))
 
-        outcome = attempt(job, report=say)
+        outcome = attempt(job, say=say)
         if is_first():
-            say(outcome)
+            say(dict(outcome))

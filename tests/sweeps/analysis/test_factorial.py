@@ -8,10 +8,13 @@ import pytest
 
 from spt_core.config import TrialConfig
 from sweeps.engine.analysis.cells import CellSummary, summarise
-from sweeps.engine.analysis.factorial import effects_table, factorial_effects
-from sweeps.engine.design.designs import Factorial, Grid, Sweep
-from sweeps.engine.plan.plan import Plan, Trial
+from sweeps.engine.analysis.factorial import factorial_effects
+from sweeps.engine.design.designs import Factorial, Grid
+from sweeps.engine.design.sweep import Sweep
+from sweeps.engine.plan.plan import Plan
+from sweeps.engine.plan.trial import Trial
 from sweeps.engine.report import write
+from sweeps.engine.report.further_tables import effects_table
 from sweeps.engine.store.trial_folder import TrialResult
 
 METRIC = "test/nll"

@@ -9,7 +9,7 @@ from sweeps.engine.cluster import nodes as cluster
 from sweeps.engine.cluster.nodes import Cluster, Nodes
 from sweeps.engine.cluster.resources import Resources
 from sweeps.engine.store import shared_storage
-from sweeps.engine.store.layout import Places
+from sweeps.engine.store.layout import OutputLayout
 
 HEAD = Nodes(1, cpus=7.0)
 P3DN = Nodes(4, cpus=96.0, gpus=8.0, memory=700.0, accelerator="V100", alive=False)
@@ -112,11 +112,11 @@ def test_what_a_place_keeps_is_the_last_that_was_written_to_its_end(tmp_path: Pa
 
 
 def test_places_below_a_bucket_keep_its_options_at_the_end() -> None:
-    places = Places(Path("/runs"), storage="s3://bucket/spt/?region=us-east-1")
+    places = OutputLayout(Path("/runs"), storage="s3://bucket/spt/?region=us-east-1")
     assert places.handed_over("key") == "s3://bucket/spt/files/key?region=us-east-1"
     assert places.checkpoints == "s3://bucket/spt/checkpoints?region=us-east-1"
-    assert Places(Path("/runs")).handed_over("key") == ""
-    assert Places(Path("/runs")).checkpoints == "/runs/checkpoints"
+    assert OutputLayout(Path("/runs")).handed_over("key") == ""
+    assert OutputLayout(Path("/runs")).checkpoints == "/runs/checkpoints"
 
 
 @pytest.mark.parametrize(

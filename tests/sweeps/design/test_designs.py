@@ -7,8 +7,9 @@ import pytest
 
 from spt_core import recipes
 from spt_core.config import TrialConfig
-from sweeps.engine.design.designs import LOSSES, AddOneIn, Cases, Factorial, Grid, LeaveOneOut, Sweep, factors, label
+from sweeps.engine.design.designs import LOSSES, AddOneIn, Cases, Factorial, Grid, LeaveOneOut, factors, label
 from sweeps.engine.design.scales import SCALES, at_scale
+from sweeps.engine.design.sweep import Sweep
 
 BASE = TrialConfig()
 K = "prompts.num_prompts"

@@ -6,7 +6,7 @@ from rich.console import Console
 
 from spt_core.config import TrialConfig
 from sweeps.engine.driver.progress import View
-from sweeps.engine.plan.plan import Trial
+from sweeps.engine.plan.trial import Trial
 
 PATH = "prompts.num_prompts"
 

@@ -6,12 +6,12 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
-from ray import cloudpickle
 from ray.exceptions import RayActorError
 
-from sweeps.engine.driver.tune_callback import Watcher
+from sweeps.engine.driver.tune_callback import TuneCallback
 from sweeps.engine.driver.tune_patch import ActorOutOfMemoryError
-from sweeps.engine.store.layout import Places
+from sweeps.engine.store import trial_folder
+from sweeps.engine.store.layout import OutputLayout
 from sweeps.engine.store.ledger import Ledger
 from sweeps.engine.worker import retry_policy
 from tests.sweeps.tracking.test_tracker import make_plan
@@ -24,23 +24,25 @@ class Driver:
     """A watcher of a plan, whose first trial this driver has claimed."""
 
     def __init__(self, folder: Path) -> None:
-        plan, self.places = make_plan(), Places(folder)
+        plan, self.places = make_plan(), OutputLayout(folder)
         self.ledger = Ledger(self.places.ledger)
         self.view = Mock()
-        self.watcher = Watcher(plan, self.places, self.ledger, self.view, Mock())
+        self.watcher = TuneCallback(
+            plan, self.places, self.ledger, owner="ann", workers=0, view=self.view, tracker=Mock()
+        )
         self.key = plan.trials[0].key
-        self.pickled = folder / "error.pkl"
+        self.said = folder / "error.txt"
         assert self.ledger.claim(self.key, owner="ann")
 
     def lost(self, error: Exception, *, failures: int) -> Any:
         """The Tune trial, after so many failures, of which this error was the last."""
-        self.pickled.write_bytes(cloudpickle.dumps(error))
-        job = SimpleNamespace(key=self.key, owner="ann", workers=0)
-        return SimpleNamespace(config={"job": job}, num_failures=failures, pickled_error_file=str(self.pickled))
+        with self.said.open("a") as file:  # as Tune does
+            file.write(f"Failure # {failures} (occurred at 2026-01-01)\n{error}\n")
+        return SimpleNamespace(config={"key": self.key}, num_failures=failures, error_file=str(self.said))
 
     @property
     def layout(self) -> dict[str, int]:
-        return dict(retry_policy.read(self.places.trial(self.key)).layout)
+        return dict(trial_folder.read_retries(self.places.trial(self.key)).layout)
 
 
 @pytest.fixture
@@ -72,7 +74,7 @@ def test_one_that_died_too_often_fails_and_says_what_may_help(driver: Driver) ->
     driver.watcher.on_trial_error(1, [], driver.lost(DIED, failures=retry_policy.MOST_LOSSES + 1))
     entry = driver.ledger.entries([driver.key])[driver.key]
     assert (entry.state, driver.layout) == ("failed", {})
-    assert entry.error == f"RayActorError: its process has died (after 3 retries); {retry_policy.ADVICE}"
+    assert entry.error == f"its process was lost: its process has died (after 3 retries); {retry_policy.ADVICE}"
 
 
 def test_one_that_was_dead_before_it_began_is_free_to_be_handed_out_again(driver: Driver) -> None:

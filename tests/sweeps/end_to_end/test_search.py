@@ -7,7 +7,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from sweeps.engine.search.study import ABANDONED
+from sweeps.engine.search.study import is_abandoned
 from tests.sweeps.end_to_end.as_a_user import EXACT, Folder
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -15,8 +15,8 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 SWEEP = '''"""Which of these?"""
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from spt_core import recipes
-from sweeps.engine.design.designs import Sweep
-from sweeps.engine.design.search_space import Asha, Search
+from sweeps.engine.design.sweep import Sweep
+from sweeps.engine.design.search import Asha, Search
 ON, GAMMA = "losses.contrastive.enabled", "losses.contrastive.threshold"
 SPACE = {
     "prompts.num_prompts": IntDistribution(1, 4),
@@ -52,7 +52,7 @@ def test_a_search_that_was_killed_goes_on_and_ends_as_one(tiny_llama: Path, tmp_
 
     sweep = folder.results["sweep"]
     study = optuna.load_study(study_name=sweep["id"], storage=f"sqlite:///{folder.out / 'optuna.db'}")
-    left_by_the_dead = [trial for trial in study.trials if trial.user_attrs.get("error") == ABANDONED]
+    left_by_the_dead = [trial for trial in study.trials if is_abandoned(trial)]
     told = [trial for trial in study.trials if trial not in left_by_the_dead]
     states = Counter(trial.state.name for trial in told)
     keys = {trial.user_attrs["key"] for trial in told}

@@ -5,11 +5,12 @@ from pathlib import Path
 
 from spt_core import recipes
 from sweeps.engine.cluster.resources import Resources
-from sweeps.engine.design.designs import Cases, Sweep
+from sweeps.engine.design.designs import Cases
+from sweeps.engine.design.sweep import Sweep
 from sweeps.engine.driver import rounds, run_sweep
 from sweeps.engine.plan import plan as planning
 from sweeps.engine.report import write
-from sweeps.engine.store.layout import Places
+from sweeps.engine.store.layout import OutputLayout
 from sweeps.engine.store.trial_folder import TrialResult
 from sweeps.engine.worker import attempt
 from tests.conftest import tiny_config
@@ -23,7 +24,7 @@ def test_a_served_cell_is_reported_beside_a_local_one(tiny_llama: Path, tmp_path
     served = {"in_context.endpoint": server, "in_context.endpoint_model": "some-model"}
     sweep = Sweep(name="served", base=base, design=Cases({"local": {}, "served": served}), baseline={})
     plan = planning.expand(sweep, scale="tiny", device_type="cpu")
-    places = Places(tmp_path)
+    places = OutputLayout(tmp_path)
     resources = Resources(workers=0, cpus_per_worker=1, gpus_per_worker=0.0)
     found = {}
     for trial in plan.trials:

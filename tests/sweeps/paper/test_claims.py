@@ -13,11 +13,12 @@ from spt_core.config import TrialConfig
 from spt_core.metrics import persona_overlap
 from sweeps import loss_ablation, table1
 from sweeps.engine.analysis.cells import CellSummary, summarise
-from sweeps.engine.design.designs import Sweep
+from sweeps.engine.design.sweep import Sweep
 from sweeps.engine.paper import beside, claims, usage_by_turn
 from sweeps.engine.paper import published as paper
 from sweeps.engine.paper.claims import Part, decide
-from sweeps.engine.plan.plan import Plan, Trial
+from sweeps.engine.plan.plan import Plan
+from sweeps.engine.plan.trial import Trial
 from sweeps.engine.report.latex import latex
 from sweeps.engine.store.trial_folder import PREDICTIONS, TrialResult
 

@@ -10,11 +10,13 @@ import pytest
 from spt_core import schedule
 from spt_core.config import TrialConfig
 from sweeps.engine.cluster.resources import Resources
-from sweeps.engine.design.designs import Grid, Sweep
+from sweeps.engine.design.designs import Grid
+from sweeps.engine.design.sweep import Sweep
 from sweeps.engine.plan import calibration
 from sweeps.engine.plan.calibration import Calibration
 from sweeps.engine.plan.estimate import calibrate, estimate, shapes
-from sweeps.engine.plan.plan import Plan, Trial, expand
+from sweeps.engine.plan.plan import Plan, expand
+from sweeps.engine.plan.trial import Trial
 from sweeps.engine.store import trial_folder
 from tests.conftest import tiny_config
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from spt_core.conversations import load
-from sweeps.engine.design.designs import Grid, Sweep
+from sweeps.engine.design.designs import Grid
+from sweeps.engine.design.sweep import Sweep
 from sweeps.engine.plan.plan import Plan, check_splits, expand
 from tests.conftest import PROJECT, tiny_config
 
@@ -243,5 +244,5 @@ def test_every_question_has_a_plan(path: Path, scale: str, tiny_llama: Path) -> 
     assert sweep.name == path.stem
     plan = expand(sweep, scale=scale, device_type="cpu", settings={"backbone.name": str(tiny_llama)})
     assert sum(cell == sweep.baseline for cell in plan.cells) == 1
-    assert len(plan.distinct) > 1 or plan.exploration
+    assert len(plan.distinct) > 1 or plan.search
     assert all(set(plan.factors) >= set(cell) for cell in plan.cells)

@@ -7,13 +7,16 @@ from typing import Any
 
 import pytest
 from optuna.distributions import IntDistribution
-
-from sweeps.engine.design.designs import Cases, Grid, Retune, Sweep
-from sweeps.engine.design.search_space import Search
-from sweeps.engine.plan.plan import AWAITS_TUNING, SEARCH_SEED, Plan, expand
-from sweeps.engine.report import write
 from sweeps.engine.report.retuned import retuned_document, retuned_table
-from sweeps.engine.store.layout import Places, forget, recall, tuned
+
+from sweeps.engine.design.designs import Cases, Grid, PerCellTuning
+from sweeps.engine.design.search import Search
+from sweeps.engine.design.sweep import Sweep
+from sweeps.engine.driver.recall import forget, recall, tuned
+from sweeps.engine.plan.plan import Plan, expand
+from sweeps.engine.plan.trial import AWAITS_TUNING, SEARCH_SEED
+from sweeps.engine.report import write
+from sweeps.engine.store.layout import OutputLayout
 from sweeps.engine.store.ledger import Ledger
 from sweeps.engine.store.trial_folder import TrialResult
 from tests.conftest import tiny_config
@@ -30,16 +33,16 @@ def plan_of(tiny_llama: Path) -> Expand:
         cases: dict[str, dict[str, Any]] | None = None, factors: dict[str, list[Any]] | None = None, *, seeds: int = 2
     ) -> Plan:
         cases = {"PT": {K: 1}, "SPT": {}} if cases is None else cases
-        retune = Retune(factors or {RATE: RATES})
+        retune = PerCellTuning(factors or {RATE: RATES})
         sweep = Sweep("some", tiny_config(tiny_llama), Cases(cases), seeds=seeds, retune=retune)
         return expand(sweep, scale="full", device_type="cpu")
 
     return expanded
 
 
-def finish(plan: Plan, folder: Path, dev_nll: Callable[[str, float], float | None]) -> Places:
+def finish(plan: Plan, folder: Path, dev_nll: Callable[[str, float], float | None]) -> OutputLayout:
     """Let the tuning trials end in a real ledger; None fails one."""
-    places = Places(folder)
+    places = OutputLayout(folder)
     ledger = Ledger(places.ledger)
     assert plan.tuning is not None
     for cell, attempts in zip(plan.cells, plan.tuning.attempts, strict=True):
@@ -196,7 +199,7 @@ def test_a_round_that_was_cut_short_shows_what_ran(plan_of: Expand, tmp_path: Pa
 @pytest.mark.parametrize(
     ("factors", "message"),
     [
-        ({}, "Retune has no factors"),
+        ({}, "PerCellTuning has no factors"),
         ({RATE: []}, "has no levels"),
         ({RATE: [0.1, 0.1]}, "has a level twice"),
         ({RATE: [0.1, 0.0]}, r"optim\.learning_rate = 0\.0: it should be greater than 0"),
@@ -209,7 +212,7 @@ def test_nuisance_factors_that_make_no_sense_are_refused(
     plan_of: Expand, factors: dict[str, list[Any]], message: str, tiny_llama: Path
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        Sweep("some", tiny_config(tiny_llama), Cases({"PT": {K: 1}, "SPT": {}}), retune=Retune(factors))
+        Sweep("some", tiny_config(tiny_llama), Cases({"PT": {K: 1}, "SPT": {}}), retune=PerCellTuning(factors))
 
 
 def test_what_is_retuned_cannot_be_set(plan_of: Expand) -> None:
@@ -219,7 +222,7 @@ def test_what_is_retuned_cannot_be_set(plan_of: Expand) -> None:
 
 def test_a_search_is_not_retuned(tiny_llama: Path) -> None:
     search = Search({K: IntDistribution(1, 4)})
-    sweep = Sweep("some", tiny_config(tiny_llama), search, retune=Retune({RATE: RATES}))
+    sweep = Sweep("some", tiny_config(tiny_llama), search, retune=PerCellTuning({RATE: RATES}))
     with pytest.raises(ValueError, match="a search has no cells to retune in"):
         expand(sweep, scale="full", device_type="cpu")
 

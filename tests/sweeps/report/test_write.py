@@ -22,15 +22,18 @@ from rich.console import Console
 
 from spt_core.config import TrialConfig
 from sweeps.engine.analysis import example_noise, stats
-from sweeps.engine.analysis.cells import compare, summarise
+from sweeps.engine.analysis.cells import summarise
+from sweeps.engine.analysis.comparisons import compare
 from sweeps.engine.analysis.stats import paired_delta, t_interval
 from sweeps.engine.design import metrics as registry
-from sweeps.engine.design.designs import Grid, Sweep
+from sweeps.engine.design.designs import Grid
+from sweeps.engine.design.sweep import Sweep
 from sweeps.engine.paper import published
-from sweeps.engine.plan.plan import Plan, Trial
+from sweeps.engine.plan.plan import Plan
+from sweeps.engine.plan.trial import Trial
 from sweeps.engine.report import figures, main_tables
 from sweeps.engine.report import write as report
-from sweeps.engine.report.equal_compute import at_equal_compute
+from sweeps.engine.report.further_tables import at_equal_compute
 from sweeps.engine.store.trial_folder import HISTORY, PREDICTIONS, TrialResult
 
 HOSTILE = '<script>alert("x")</script>|`*_'
@@ -328,24 +331,24 @@ class TestRefusals:
             "num_prompts=2"
         ]
         assert "not compared: another budget: 72 contexts in at most 1 epoch against all" in made.write()["report.html"]
-        made.plan = replace(made.plan, sweep=replace(made.plan.sweep, despite=("budget",)))
-        compared = compare(summarise(made.plan, made.results), "test/nll", despite=made.plan.sweep.despite)
+        made.plan = replace(made.plan, sweep=replace(made.plan.sweep, allow=("budget",)))
+        compared = compare(summarise(made.plan, made.results), "test/nll", allow=made.plan.sweep.allow)
         assert [one.summary.label for one in compared] == ["num_prompts=2", "num_prompts=4"]
         assert "compared all the same: another budget" in made.write()["report.html"]
 
     def test_failed_seeds_are_paired_on_those_left_when_told(self, tmp_path: Path) -> None:
         made = make(tmp_path, THREE_SEEDS)
         made.fail(4, 1, "lost")
-        compared = compare(summarise(made.plan, made.results), "test/nll", despite=["failed seeds"])
+        compared = compare(summarise(made.plan, made.results), "test/nll", allow=["failed seeds"])
         of_four = next(one for one in compared if one.summary.label == "num_prompts=4")
         assert of_four.by_seed == pytest.approx({0: -0.20, 2: -0.22})
         assert of_four.caveats == ("num_prompts=4: seed 1 failed: lost",)
-        made.plan = replace(made.plan, sweep=replace(made.plan.sweep, despite=("failed seeds",)))
+        made.plan = replace(made.plan, sweep=replace(made.plan.sweep, allow=("failed seeds",)))
         assert report.verdict(made.plan, made.results).startswith("num_prompts=2 has the best")
 
     def test_a_sweep_cannot_overlook_what_is_no_kind(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="despite 'luck'"):
-            replace(make(tmp_path, ONE_SEED).plan.sweep, despite=("luck",))
+            replace(make(tmp_path, ONE_SEED).plan.sweep, allow=("luck",))
 
     @pytest.mark.parametrize("metric", ["test/f1", "test/bleu", "test/rouge_l", "test/dist_avg"])
     def test_one_seed_has_example_noise_in_every_metric_of_text(self, tmp_path: Path, metric: str) -> None:

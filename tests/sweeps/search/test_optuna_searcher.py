@@ -10,11 +10,13 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 
-from sweeps.engine.design.designs import Grid, Sweep
-from sweeps.engine.design.search_space import Asha, Search
+from sweeps.engine.design.designs import Grid
+from sweeps.engine.design.search import Asha, Search
+from sweeps.engine.design.sweep import Sweep
 from sweeps.engine.driver.status import statuses
-from sweeps.engine.plan.plan import SEARCH_SEED, Plan, Trial, expand
-from sweeps.engine.report.search_results import Explored
+from sweeps.engine.plan.plan import Plan, expand
+from sweeps.engine.plan.trial import SEARCH_SEED, Trial
+from sweeps.engine.report.search_results import SearchResults
 from sweeps.engine.search.budget import Budget
 from sweeps.engine.search.optuna_searcher import PlannedSearch, StudySearch
 from sweeps.engine.search.study import (
@@ -31,7 +33,7 @@ from sweeps.engine.search.study import (
 )
 from sweeps.engine.store import sweep_record
 from sweeps.engine.store.ledger import Entry, Ledger, owner_here
-from sweeps.engine.worker.supervisor import Job
+from sweeps.engine.worker.job import Job
 from tests.conftest import tiny_config
 
 K, ON, GAMMA = "prompts.num_prompts", "losses.contrastive.enabled", "losses.contrastive.threshold"
@@ -129,10 +131,10 @@ def test_a_search_runs_its_number_of_distinct_trials_and_ranks_them(
     driver = Driver(plan, tmp_path)
     assert driver.play(nll) == 12
     assert len(keys(driver.search.study)) == len({trial.key for trial in driver.proposed}) == 12
-    assert plan.exploration is not None
-    best = ranked(driver.search.study, plan.exploration)
+    assert plan.search is not None
+    best = ranked(driver.search.study, plan.search)
     assert [one.value for one in best] == sorted(nll(trial)["dev/nll"] for trial in driver.proposed)
-    assert len(found(driver.search.study, plan.exploration)) == 3
+    assert len(found(driver.search.study, plan.search)) == 3
 
 
 def test_a_parameter_is_there_only_where_its_condition_is_on(plan_of: Callable[..., Plan], tmp_path: Path) -> None:
@@ -173,9 +175,9 @@ def test_a_twin_of_a_running_trial_waits_for_it(plan_of: Callable[..., Plan], tm
 
 def test_a_trial_of_another_sweep_is_reused(plan_of: Callable[..., Plan], tmp_path: Path) -> None:
     plan = plan_of(space={K: IntDistribution(2, 4)}, only_if={}, num_trials=3)
-    assert plan.exploration is not None
+    assert plan.search is not None
     ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
-    old = plan.exploration.trial({K: 3})
+    old = plan.search.trial({K: 3})
     ledger.claim(old.key, owner="another")
     ledger.finish(old.key, owner="another", metrics={"dev/nll": 1.5})
     driver = Driver(plan, tmp_path)
@@ -309,9 +311,9 @@ def test_a_pareto_front_is_what_nothing_beats(plan_of: Callable[..., Plan], tmp_
     plan = plan_of(objectives=("dev/nll", "dev/dist_gap"), num_trials=6)
     driver = Driver(plan, tmp_path)
     driver.play(lambda trial: dict(zip(("dev/nll", "dev/dist_gap"), next(points), strict=True)))
-    assert plan.exploration is not None
-    best = ranked(driver.search.study, plan.exploration)
-    front = pareto_front(best, plan.exploration.design.directions)
+    assert plan.search is not None
+    best = ranked(driver.search.study, plan.search)
+    front = pareto_front(best, plan.search.design.directions)
     assert sorted(tuple(one.values) for one in front) == [(0.5, 9.5), (1.0, 9.0), (2.0, 5.0), (4.0, 1.0)]
     assert [tuple(one.values) for one in best] == [
         (0.5, 9.5),
@@ -321,7 +323,7 @@ def test_a_pareto_front_is_what_nothing_beats(plan_of: Callable[..., Plan], tmp_
         (3.0, 6.0),
         (4.0, 2.0),
     ]
-    scatter = Explored(driver.search.study, plan.exploration).scatter()
+    scatter = SearchResults(driver.search.study, plan.search).scatter()
     assert scatter is not None
     assert [point[3] for point in scatter.points] == [True] * 4 + [False] * 2
 
@@ -329,14 +331,14 @@ def test_a_pareto_front_is_what_nothing_beats(plan_of: Callable[..., Plan], tmp_
 def test_parallel_coordinates_put_each_value_on_its_axis(plan_of: Callable[..., Plan], tmp_path: Path) -> None:
     space = {K: IntDistribution(1, 4), ON: SPACE[ON], GAMMA: FloatDistribution(1, 100, log=True)}
     plan = plan_of(space=space, objectives=("dev/nll", "dev/dist_gap"), num_trials=1)
-    assert plan.exploration is not None
+    assert plan.search is not None
     study = study_of(plan, "sqlite://")
     given = [({K: 4, ON: True, GAMMA: 10.0}, [3.0, 9.0]), ({K: 1, ON: False}, [4.0, 9.0])]
     for number, (params, values) in enumerate(given):
         distributions = {path: space[path] for path in params}
         attributes = {KEY: f"trial{number}"}
         study.add_trial(create_trial(values=values, params=params, distributions=distributions, user_attrs=attributes))
-    plot = Explored(study, plan.exploration).coordinates()
+    plot = SearchResults(study, plan.search).coordinates()
     assert plot is not None
     assert [axis.label for axis in plot.axes] == [
         "num_prompts",
@@ -370,8 +372,8 @@ def test_the_parameter_that_decides_is_the_important_one(plan_of: Callable[..., 
     )
     driver = Driver(plan, tmp_path)
     driver.play(lambda trial: {"dev/nll": float(trial.config.prompts.num_prompts)})
-    assert plan.exploration is not None
-    explored = Explored(driver.search.study, plan.exploration)
+    assert plan.search is not None
+    explored = SearchResults(driver.search.study, plan.search)
     (table,) = [of for heading, of in explored.tables().items() if "mattered" in heading]
     shares = {row.label: [entry.value for entry in row.entries] for row in table.rows}
     for index in (0, 1):  # fANOVA, PED-ANOVA
@@ -501,12 +503,12 @@ def scored(trial: Trial) -> dict[str, float]:
 
 def test_avg_is_relative_to_the_base_which_runs_first(plan_of: Callable[..., Plan], tmp_path: Path) -> None:
     plan = plan_of(space={K: IntDistribution(1, 4)}, only_if={}, objectives=("dev/avg",), num_trials=4)
-    assert plan.exploration is not None
-    assert plan.exploration.base.prompts.num_prompts == 3
+    assert plan.search is not None
+    assert plan.search.base.prompts.num_prompts == 3
     driver = Driver(plan, tmp_path)
     base = driver.ask("base")
     assert base is not None
-    assert base.key == plan.exploration.trial({}).key
+    assert base.key == plan.search.trial({}).key
     assert driver.search.suggest("next") is None, "nothing can be valued before it has ended"
     driver.end("base", base, scored(base))
     driver.play(scored)
@@ -514,8 +516,8 @@ def test_avg_is_relative_to_the_base_which_runs_first(plan_of: Callable[..., Pla
     gain = {k: 100 * (5.0 * k / 15.0 - 1) / 3 for k in values}
     assert values == pytest.approx(gain)
     assert values[3] == 0, "the base itself, answered from its run"
-    assert plan.exploration.design.directions == ["maximize"]
-    assert plan.exploration.design.split == "dev"
+    assert plan.search.design.directions == ["maximize"]
+    assert plan.search.design.split == "dev"
     again = Driver(
         plan_of(space={K: IntDistribution(1, 4)}, only_if={}, objectives=("dev/avg",), num_trials=4), tmp_path
     )

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.engine.design.designs import Grid, Sweep
+from sweeps.engine.design.designs import Grid
+from sweeps.engine.design.sweep import Sweep
 from sweeps.engine.driver.status import statuses
 from sweeps.engine.plan.plan import Plan, expand
 from sweeps.engine.store import sweep_record, trial_folder

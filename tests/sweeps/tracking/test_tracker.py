@@ -19,8 +19,10 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from spt_core.config import TrialConfig, flatten
-from sweeps.engine.design.designs import Grid, Sweep
-from sweeps.engine.plan.plan import Plan, Trial
+from sweeps.engine.design.designs import Grid
+from sweeps.engine.design.sweep import Sweep
+from sweeps.engine.plan.plan import Plan
+from sweeps.engine.plan.trial import Trial
 from sweeps.engine.store.ledger import Ledger
 from sweeps.engine.store.trial_folder import TrialResult
 from sweeps.engine.tracking.tracker import Tracker

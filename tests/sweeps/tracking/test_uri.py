@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.engine.tracking.uri import check, redact
+from sweeps.engine.store.redact import redact
+from sweeps.engine.tracking.uri import check
 
 
 @pytest.fixture

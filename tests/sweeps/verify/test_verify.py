@@ -18,11 +18,12 @@ from typer.testing import CliRunner
 
 from sweeps.engine.cli.main import app
 from sweeps.engine.cluster.resources import Resources
-from sweeps.engine.design.designs import Grid, Sweep
+from sweeps.engine.design.designs import Grid
+from sweeps.engine.design.sweep import Sweep
 from sweeps.engine.driver import rounds
 from sweeps.engine.plan import plan as planning
 from sweeps.engine.plan.plan import Plan
-from sweeps.engine.store.layout import Places
+from sweeps.engine.store.layout import OutputLayout
 from sweeps.engine.store.trial_folder import TrialResult
 from sweeps.engine.tracking.logged_trial import LoggedTrial
 from sweeps.engine.tracking.tracker import Tracker
@@ -53,7 +54,7 @@ def ran(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pla
     one_thread = Resources(workers=0, cpus_per_worker=1, gpus_per_worker=0.0)
     metrics = {}
     for trial in plan.trials:
-        job = rounds.job_of(trial, plan, Places(folder), one_thread, owner="ann", verbose=False)
+        job = rounds.job_of(trial, plan, OutputLayout(folder), one_thread, owner="ann", verbose=False)
         metrics[trial.key] = attempt.run(job, report=lambda row, checkpoint: None, resume_from=None)["metrics"]
     MlflowClient(f"sqlite:///{folder / 'mlflow.db'}").search_experiments()  # its migrations take seconds
     return plan, folder, metrics

@@ -13,7 +13,8 @@ import torch
 
 from sweeps.engine.worker import attempt, retry_policy, supervisor
 from sweeps.engine.worker.failures import one_line
-from sweeps.engine.worker.supervisor import Job, as_report
+from sweeps.engine.worker.job import Job
+from sweeps.engine.worker.supervisor import as_report
 from tests.conftest import tiny_config
 
 

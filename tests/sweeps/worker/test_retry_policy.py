@@ -17,9 +17,10 @@ from ray.tune.execution import tune_controller
 
 from spt_core.config import TrialConfig
 from sweeps.engine.driver.tune_patch import ActorOutOfMemoryError, survive_them
+from sweeps.engine.store.trial_folder import Retries
 from sweeps.engine.worker import retry_policy
 from sweeps.engine.worker.failures import found_disk_full, one_line, ran_out_of_memory
-from sweeps.engine.worker.retry_policy import GaveUpError, Retries, halved
+from sweeps.engine.worker.retry_policy import GaveUpError, halved
 
 
 class OfWorkersError(Exception):
