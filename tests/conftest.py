@@ -1,4 +1,4 @@
-"""Tiny random models with a real tokenizer, made once a session: everything runs, in seconds, with no network."""
+"""Tiny random models with a real tokenizer, made once a session, so that tests run in seconds without a network."""
 
 import signal
 from pathlib import Path
@@ -22,7 +22,7 @@ PROJECT = Path(__file__).parents[1]
 CONVAI2 = PROJECT.parent / "shared" / "data" / "convai2"
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # A shell's background ignores it, and so would the commands that are stopped by it here.
+    # A background shell ignores SIGINT, and the commands that tests stop by SIGINT would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -60,7 +60,7 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=512,
-        initializer_range=0.3,  # at the usual 0.02 a random model hardly hears its prompts
+        initializer_range=0.3,  # at the usual 0.02 a random model hardly depends on its prompts
         bos_token_id=0,
         eos_token_id=1,
     )
@@ -96,7 +96,7 @@ def tiny_model(request: pytest.FixtureRequest) -> Path:
 
 
 def tiny_config(folder: Path, **settings: object) -> TrialConfig:
-    """A trial of seconds in float32; `settings` are config fields with `__` for the dot."""
+    """A config of a trial of a few seconds, in float32; `settings` are config fields with `__` in place of the dot."""
     return TrialConfig().override(
         {
             "backbone.name": str(folder),

@@ -1,4 +1,4 @@
-"""The frozen model: what it computes, and in which precision."""
+"""The frozen model: its log-probabilities, its generation and its precision."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ def test_response_logp_equals_a_plain_forward_without_padding(tiny_model: Path) 
     torch.testing.assert_close(logp_1R[0], torch.stack(expected), rtol=1e-5, atol=1e-5)
 
 
-def test_a_hole_in_the_mask_is_as_if_it_were_not_there(tiny_model: Path) -> None:
+def test_masked_columns_inside_a_text_change_nothing(tiny_model: Path) -> None:
     ours = load(tiny_model)
     token_ids_1T = torch.randint(2, 400, (1, 10), generator=torch.Generator().manual_seed(1))
     embedded_1TD = ours.embed(token_ids_1T)
@@ -55,7 +55,7 @@ def test_generation_is_the_argmax_step_by_step(tiny_model: Path) -> None:
     assert generated[0].tolist()[: len(expected)] == expected
 
 
-def test_positions_count_what_is_attended_to() -> None:
+def test_positions_count_attended_columns() -> None:
     mask_NT = torch.tensor([[1, 1, 0, 0, 1, 1], [0, 0, 1, 1, 1, 0]])
     assert positions(mask_NT).tolist() == [[0, 1, 1, 1, 2, 3], [0, 0, 0, 1, 2, 2]]
 
@@ -68,12 +68,12 @@ def test_the_backbone_stays_frozen_and_in_eval_mode(tiny_opt: Path) -> None:
 
 
 @pytest.mark.parametrize(("asked", "device", "given"), [("float32", "cpu", "float32"), ("bfloat16", "cpu", "bfloat16")])
-def test_a_precision_that_is_asked_for_is_given(asked: str, device: str, given: str) -> None:
+def test_an_explicit_precision_is_used(asked: str, device: str, given: str) -> None:
     assert resolve_precision(asked, device) == given
 
 
 @pytest.mark.parametrize(("native", "given"), [(True, "bfloat16"), (False, "float16")])
-def test_auto_on_cuda_is_bfloat16_only_where_it_is_native(
+def test_auto_on_cuda_is_bfloat16_only_if_it_is_native(
     native: bool, given: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []

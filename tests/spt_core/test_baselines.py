@@ -1,4 +1,4 @@
-"""Baselines behind the same interface: prompt tuning, LoRA, instructions in context, and a server's replies."""
+"""Baselines behind the interface of SPT: prompt tuning, LoRA, in-context learning, and replies of a server."""
 
 import json
 import threading
@@ -25,7 +25,7 @@ from tests.conftest import tiny_config
 
 
 def test_prompt_tuning_is_spt_with_one_prompt(tiny_llama: Path) -> None:
-    """The same trial: one key, and the same numbers to the bit, whatever SPT's own settings are."""
+    """It is the same trial: the same key and the same bits, for any settings that SPT alone uses."""
     spt = tiny_config(tiny_llama, prompts__num_prompts=4)
     one = spt.override({"prompts.num_prompts": 1, "losses.selection.tau_g": 0.3, "retriever.projections": "shared"})
     tuned = recipes.prompt_tuning(spt)
@@ -59,7 +59,7 @@ def test_lora_starts_at_the_backbone_and_trains_its_updates_alone(tiny_model: Pa
     assert not any(name.startswith("routing/") for name in answer.metrics)
 
 
-def test_a_lora_adapter_is_read_again(tiny_llama: Path, tmp_path: Path) -> None:
+def test_a_lora_adapter_can_be_loaded(tiny_llama: Path, tmp_path: Path) -> None:
     config = recipes.lora(tiny_config(tiny_llama, optim__max_steps=2, optim__learning_rate=0.05))
     fitted = fit(config, device="cpu")
     checkpoint.save_adapter(tmp_path, tensors=fitted.model.state_dict(), config=config)
@@ -75,7 +75,7 @@ def test_a_lora_adapter_is_read_again(tiny_llama: Path, tmp_path: Path) -> None:
     assert not torch.allclose(before, after)
 
 
-def test_a_trial_of_lora_leaves_the_shared_backbone_as_it_was(tiny_llama: Path) -> None:
+def test_a_trial_of_lora_does_not_change_the_shared_backbone(tiny_llama: Path) -> None:
     config = tiny_config(tiny_llama)
     spt, _ = build(config, device="cpu")
     lora, _ = build(recipes.lora(config), device="cpu")
@@ -96,7 +96,7 @@ def test_the_matched_rank_is_the_nearest_in_parameters() -> None:
     assert matched_rank(shapes, PromptsConfig(num_prompts=1, prompt_length=1), width=width) == 1
 
 
-def test_layers_that_are_not_there_are_named(tiny_llama: Path) -> None:
+def test_unknown_layers_are_named(tiny_llama: Path) -> None:
     config = recipes.lora(tiny_config(tiny_llama)).override({"lora.target_modules": ["query"]})
     with pytest.raises(ValueError, match=r"lora.target_modules = \['query'\].*down_proj.*v_proj"):
         build(config, device="cpu")
@@ -120,7 +120,7 @@ def test_lora_with_parts_and_checkpointing_has_the_same_gradient(tiny_llama: Pat
             torch.testing.assert_close(gradient, expected, rtol=1e-9, atol=1e-12)
 
 
-def test_lora_trains_in_bfloat16_behind_padding_that_sees_nothing(tiny_llama: Path) -> None:
+def test_lora_trains_in_bfloat16_with_padding_that_sees_no_key(tiny_llama: Path) -> None:
     totals = {}
     for precision in ("float32", "bfloat16"):
         config = tiny_config(tiny_llama, method="lora", backbone__precision=precision)
@@ -170,7 +170,7 @@ def test_what_a_method_does_not_use_is_not_in_its_key(tiny_llama: Path) -> None:
 
 
 class _Server(BaseHTTPRequestHandler):
-    """Speaks the chat completions protocol: says how many messages it got, or fails as told."""
+    """A server with the chat completions protocol: replies with the number of messages, or fails on request."""
 
     asked: ClassVar[list[dict[str, Any]]] = []
     failures: ClassVar[list[int]] = []
@@ -230,12 +230,12 @@ def test_a_server_replies_instead_of_the_backbone(tiny_llama: Path, server: str)
     assert "test/nll" not in answer.metrics
 
 
-def test_a_server_that_is_busy_is_asked_again(tiny_llama: Path, server: str) -> None:
+def test_a_request_to_a_busy_server_is_retried(tiny_llama: Path, server: str) -> None:
     _Server.failures.extend([429, 500])
     assert len(endpoint.evaluate(served(tiny_llama, server)).predictions) == 12
 
 
-def test_a_server_that_refuses_is_named(tiny_llama: Path, server: str) -> None:
+def test_the_error_of_a_server_is_reported(tiny_llama: Path, server: str) -> None:
     _Server.failures.extend([401] * 12)
     with pytest.raises(ValueError, match=r"in_context.endpoint = 'http://127.*AuthenticationError.*OPENAI_API_KEY"):
         endpoint.evaluate(served(tiny_llama, server))

@@ -1,4 +1,4 @@
-"""From dialogues to batches: the boundary of the response, truncation, padding, and an order fixed by seed."""
+"""From dialogues to batches: the boundary of the response, truncation, padding, and the order by seed."""
 
 from dataclasses import replace
 
@@ -45,7 +45,7 @@ def test_training_and_decoding_see_the_same_boundary() -> None:
         assert example.context_ids == (TOKENIZER.bos_token_id, *alone["input_ids"])
 
 
-def test_a_long_context_loses_its_left_and_keeps_bos() -> None:
+def test_a_long_context_is_cut_from_the_left_and_keeps_bos() -> None:
     whole = EXAMPLES[-1]
     (cut,) = [
         example
@@ -58,7 +58,7 @@ def test_a_long_context_loses_its_left_and_keeps_bos() -> None:
     assert cut.context_ids[1:] == whole.context_ids[-(len(cut.context_ids) - 1) :]
 
 
-def test_a_response_longer_than_everything_is_cut_from_the_right() -> None:
+def test_a_response_longer_than_the_limit_is_cut_from_the_right() -> None:
     talker = Conversation("0", ("hi.",), (Turn("q", "word " * 100),))
     (example,) = tokenise(Conversations((talker,), "here"), TOKENIZER, max_tokens=16)
     assert example.num_tokens <= 16
@@ -95,7 +95,7 @@ def test_the_order_depends_on_seed_and_epoch_alone() -> None:
     assert order(0, 1) != first
 
 
-def test_length_buckets_pad_less_than_company_at_random() -> None:
+def test_length_buckets_pad_less_than_random_batches() -> None:
     def padding(batches: list[list[int]]) -> float:
         masks = [collate([EXAMPLES[i] for i in batch]).mask_BT for batch in batches]
         return 1 - sum(int(mask.sum()) for mask in masks) / sum(mask.numel() for mask in masks)
@@ -105,7 +105,7 @@ def test_length_buckets_pad_less_than_company_at_random() -> None:
     assert bucketed < 0.5 * in_order
 
 
-def test_by_length_is_longest_first_and_whole() -> None:
+def test_by_length_is_longest_first_and_complete() -> None:
     batches = list(by_length(EXAMPLES, batch_size=6))
     lengths = [EXAMPLES[index].num_tokens for batch in batches for index in batch]
     assert lengths == sorted(lengths, reverse=True)

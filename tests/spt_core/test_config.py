@@ -1,4 +1,4 @@
-"""The config as a value: refusal of what cannot be, the canonical form, and the key."""
+"""The config as a value: invalid settings are refused, the canonical form, and the key."""
 
 import pytest
 
@@ -24,7 +24,7 @@ OFF = {"losses.contrastive.enabled": False}
         ({"losses.soft_prompt.weight": 0, "losses.fusion.enabled": False}, ["nothing would train the prompts"]),
     ],
 )
-def test_what_cannot_be_is_refused_by_field_value_and_cure(values: dict[str, object], words: list[str]) -> None:
+def test_invalid_settings_are_refused_with_field_value_and_remedy(values: dict[str, object], words: list[str]) -> None:
     with pytest.raises(ValueError) as refusal:  # noqa: PT011 (the words are checked below)
         BASE.override(values)
     for word in words:
@@ -45,7 +45,7 @@ def test_override_changes_what_it_names_and_nothing_else() -> None:
     }
 
 
-def test_a_config_survives_its_own_json() -> None:
+def test_a_config_is_read_back_from_its_json() -> None:
     config = recipes.llama2_7b().override({"data.max_dev_responses": 3})
     assert TrialConfig.model_validate_json(config.model_dump_json()) == config
 
@@ -90,7 +90,7 @@ def test_identity_is_part_of_the_key() -> None:
     assert BASE.key(data="one") != BASE.key(data="two")
 
 
-def test_the_canonical_form_is_its_own() -> None:
+def test_the_canonical_form_is_idempotent() -> None:
     for values in ({}, {"prompts.num_prompts": 1}, OFF):
         canonical = BASE.override(values).canonical()
         assert canonical.canonical() == canonical
@@ -100,7 +100,7 @@ def test_the_canonical_form_is_its_own() -> None:
     ("recipe", "length", "rate", "epochs"),
     [("opt_125m", 8, 0.01, 15), ("opt_1_3b", 8, 0.01, 1), ("opt_2_7b", 8, 0.001, 1), ("llama2_7b", 1, 0.01, 1)],
 )
-def test_recipes_hold_table_6(recipe: str, length: int, rate: float, epochs: int) -> None:
+def test_recipes_have_the_values_of_table_6(recipe: str, length: int, rate: float, epochs: int) -> None:
     config = recipes.RECIPES[recipe]()
     assert (config.prompts.num_prompts, config.prompts.prompt_length) == (4, length)
     assert (config.optim.learning_rate, config.optim.epochs) == (rate, epochs)

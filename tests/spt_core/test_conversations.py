@@ -1,4 +1,4 @@
-"""Each kind of source is read or refused, and the dev split keeps the laws that its docstring states."""
+"""Each kind of source is read or refused, and the dev split has the properties that its docstring states."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def test_seeds_choose_different_personas() -> None:
 
 
 @pytest.mark.parametrize("num_dialogues", [-1, 0, 3])
-def test_a_split_that_leaves_nothing_to_train_or_choose_on_is_refused(num_dialogues: int) -> None:
+def test_a_split_without_training_or_dev_dialogues_is_refused(num_dialogues: int) -> None:
     made = Conversations((talk(0, "a"), talk(1, "b"), talk(2, "c")), source="made")
     with pytest.raises(ValueError, match=f"expected 1 to 2; got {num_dialogues}. made has 3 dialogues of 3 personas"):
         split_dev(made, num_dialogues=num_dialogues, seed=0)
@@ -209,7 +209,7 @@ def test_convai2_is_read_in_full(name: str, num_dialogues: int, num_responses: i
 
 
 @needs_convai2
-def test_convai2_gives_a_dev_set_of_the_size_asked_for() -> None:
+def test_convai2_gives_a_dev_set_of_the_requested_size() -> None:
     train, dev = split_dev(load(CONVAI2 / "train_self_original_no_cands.part.txt"), num_dialogues=100, seed=0)
     assert 100 <= len(dev) < 104  # at most four dialogues share a persona
     assert len(train) + len(dev) == 1_355

@@ -93,7 +93,7 @@ def test_a_malformed_line_is_named_by_file_and_number(
     assert str(error.value).startswith(f"{path}:{line}: ")
 
 
-def test_what_was_seen_is_shortened(write: Write) -> None:
+def test_the_text_in_an_error_is_shortened(write: Write) -> None:
     with pytest.raises(ValueError, match=r"\.\.\.$") as error:
         load(write("long.txt", "x" * 10_000))
     assert len(str(error.value)) < 300
@@ -128,7 +128,7 @@ silences, tails = st.sampled_from(["", "__SILENCE__"]), st.sampled_from(["", "\t
 
 @settings(deadline=None)  # it writes files
 @given(sets, st.tuples(ends, marks, silences, tails))
-def test_parlai_text_and_json_lines_give_back_what_was_written(
+def test_parlai_text_and_json_lines_are_read_back_as_written(
     tmp_path_factory: pytest.TempPathFactory, written: Conversations, dress: tuple[str, str, str, str]
 ) -> None:
     end, mark, silence, tail = dress
@@ -150,7 +150,7 @@ def test_parlai_text_and_json_lines_give_back_what_was_written(
 # JSON Lines and rows
 
 
-def test_json_lines_may_bring_ids_of_their_own(write: Write) -> None:
+def test_json_lines_may_have_ids(write: Write) -> None:
     rows = [{**TWO_ROWS[0], "id": "a"}, {**TWO_ROWS[1], "id": 7}]
     read = load(write("two.jsonl", "".join(json.dumps(row) + "\n" for row in rows)))
     assert [conversation.id for conversation in read] == ["a", "7"]

@@ -1,4 +1,4 @@
-"""What an adapter is worth: NLLs against their definition, predictions in order, metrics of the right strings."""
+"""Evaluation: NLLs against their definition, predictions in order, and metrics of the right strings."""
 
 import math
 from pathlib import Path
@@ -80,11 +80,11 @@ def test_the_summary_by_hand() -> None:
     assert found["raw/mean_length"] == pytest.approx((3 + 3 + 2) / 3)
     assert found["test/emoji_rate"] == 0
     assert found["human/mean_length"] == 3
-    # F1 of "tea" with "i like tea": precision 1, recall 1/3, so 1/2; identical text 1; nothing 0.
+    # F1 of "tea" with "i like tea": precision 1, recall 1/3, so 1/2; identical text 1; no common token 0.
     assert found["test/f1"] == pytest.approx(100 * (1 + 0.5 + 0) / 3)
 
 
-def test_a_backbone_that_forgets_is_evaluated(tmp_path: Path) -> None:
+def test_a_backbone_with_a_sliding_window_is_evaluated(tmp_path: Path) -> None:
     torch.manual_seed(0)
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
     window = MistralConfig(

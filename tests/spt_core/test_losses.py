@@ -88,7 +88,7 @@ def test_at_one_prompt_fusion_is_the_soft_prompt_loss() -> None:
 
 @pytest.mark.parametrize(("tau_g", "tau_s"), [(1.0, 1.0), (0.3, 1.0), (1.0, 0.1), (5.0, 2.0)])
 @pytest.mark.parametrize("num_prompts", [1, 2, 4])
-def test_selection_is_the_divergence_from_what_the_language_model_prefers(
+def test_selection_is_the_divergence_from_the_preferences_of_the_language_model(
     num_prompts: int, tau_g: float, tau_s: float
 ) -> None:
     similarity_BK = torch.rand(B, num_prompts, generator=seeded(2), dtype=torch.float64, requires_grad=True)
@@ -106,7 +106,7 @@ def test_selection_is_the_divergence_from_what_the_language_model_prefers(
     assert torch.autograd.grad(ours, nll_BK, allow_unused=True)[0] is None  # no gradient through the target
 
 
-def test_selection_is_nothing_at_one_prompt() -> None:
+def test_selection_is_zero_at_one_prompt() -> None:
     similarity_B1 = torch.rand(B, 1, dtype=torch.float64, requires_grad=True)
     loss = selection_loss(similarity_B1, torch.rand(B, 1, dtype=torch.float64), tau_g=1.0)
     loss.backward()
@@ -153,7 +153,7 @@ def test_contrastive_of_a_single_context_is_zero_and_differentiable() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10_000), st.floats(-50, 50))
-def test_padding_never_counts_whatever_it_holds(seed: int, filler: float) -> None:
+def test_padding_of_any_value_does_not_count(seed: int, filler: float) -> None:
     logp_BKR = -torch.rand(B, 3, R, generator=seeded(seed), dtype=torch.float64)
     other_BKR = torch.where(MASK_BR.unsqueeze(1) > 0, logp_BKR, filler)
     for loss in (soft_prompt_loss, fusion_loss):

@@ -199,7 +199,7 @@ def test_no_predictions_are_refused() -> None:
         ("i like these : dogs", ("i like these", "colon")),
         ("i like dogs :)", ("i like dogs", "colon")),
         ("at 7:30 .", ("at 7", "colon")),
-        ("yes Q: no R: yes", ("yes", "Q:")),  # the earliest wins, whatever the order of the rules
+        ("yes Q: no R: yes", ("yes", "Q:")),  # the earliest marker, for any order of the rules
         ("yes :) R: no", ("yes", "colon")),
         ("yes \n R: no", ("yes", "newline")),
         ("Summary: yes", ("", "Summary:")),  # not its colon, nor the "y:" of it

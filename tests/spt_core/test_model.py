@@ -1,4 +1,4 @@
-"""Scores of the model: what may change them and what may not (invariants 1, 4, 5 and 7), and decoding."""
+"""Scores of the model, what they depend on (invariants 1, 4, 5 and 7), and decoding."""
 
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,7 @@ def test_padding_changes_no_score_and_no_choice(
     assert torch.equal(padded.similarity_BK.argmax(-1), bare.similarity_BK.argmax(-1))
 
 
-def test_the_company_in_a_batch_changes_no_score_and_no_choice(
+def test_other_rows_of_a_batch_change_no_score_and_no_choice(
     made: tuple[SelectivePromptModel, list[Example]],
 ) -> None:
     model, examples = made
@@ -112,7 +112,7 @@ def test_each_row_decodes_under_its_own_prompt_as_if_alone(made: tuple[Selective
         assert all(token == 1 for token in together[row][length:])
 
 
-def test_prompts_matter(made: tuple[SelectivePromptModel, list[Example]]) -> None:
+def test_scores_depend_on_the_prompt(made: tuple[SelectivePromptModel, list[Example]]) -> None:
     model, examples = made
     with torch.no_grad():
         logp_BKR = model(collate(examples[:2])).token_logp_BKR

@@ -48,7 +48,7 @@ class Oracle:
         return rows @ self.leaves[f"{name}.weight"].T + self.leaves[f"{name}.bias"]
 
     def logits(self, example: Example, prompt: Tensor) -> Tensor:
-        """Of each response token, [R, V]."""
+        """Logits of each response token, [R, V]."""
         ids = torch.tensor(example.context_ids + example.response_ids)
         whole = self.lm(inputs_embeds=torch.cat([prompt, self.embed(ids)]).unsqueeze(0)).logits[0]
         before = len(prompt) + len(example.context_ids) - 1

@@ -1,4 +1,4 @@
-"""Routing controls and diagnostics: by hand, by their laws, and on a whole evaluation."""
+"""Routing controls and diagnostics: values worked by hand, their properties, and a whole evaluation."""
 
 import math
 from pathlib import Path
@@ -28,7 +28,7 @@ def test_the_turn_rule_takes_the_prompt_of_least_nll_for_each_turn() -> None:
     assert rule == {0: 0, 1: 1, 2: 0, -1: 0}
 
 
-def test_each_route_is_what_its_name_says() -> None:
+def test_each_route_by_hand() -> None:
     similarity_NK = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.7, 0.6]])
     found = routes(similarity_NK, NLL_NK, [0, 1, 1, 9], turn_rule={0: 1, 1: 0, -1: 1}, seed=0)
     assert found["retriever"] == [0, 0, 1, 0]
@@ -40,7 +40,7 @@ def test_each_route_is_what_its_name_says() -> None:
 
 
 @given(st.integers(2, 30), st.integers(0, 5))
-def test_shuffled_contexts_keep_the_usage_and_none_its_own(count: int, seed: int) -> None:
+def test_shuffled_contexts_keep_the_usage_and_have_no_fixed_point(count: int, seed: int) -> None:
     similarity_NK = torch.eye(count)  # each response chooses a prompt of its own
     found = routes(similarity_NK, similarity_NK, [0] * count, turn_rule={-1: 0}, seed=seed)
     assert sorted(found["shuffled"]) == list(range(count))
@@ -69,7 +69,7 @@ def test_agreement_by_hand() -> None:
     similarity_NK = torch.tensor([[0.9, 0.5, 0.1], [0.1, 0.5, 0.9], [0.1, 0.2, 0.3]])
     found = agreement(similarity_NK, nll_NK)
     assert found["lm_agreement"] == pytest.approx(100 / 3)
-    assert found["lm_rank_correlation"] == pytest.approx((1 - 1) / 2)  # the third has no ranks
+    assert found["lm_rank_correlation"] == pytest.approx((1 - 1) / 2)  # the third has equal values, so no ranks
     assert "lm_rank_correlation" not in agreement(torch.zeros(2, 1), torch.ones(2, 1))
 
 

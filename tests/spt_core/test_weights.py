@@ -1,4 +1,4 @@
-"""Where the frozen model comes from: known by its content, converted once, refused with the cure."""
+"""Backbones are identified by content, converted once, and refused with a remedy."""
 
 import importlib.util
 import shutil
@@ -15,7 +15,7 @@ from spt_core.fields import BackboneConfig
 from spt_core.weights import Source, resolve
 
 
-def test_a_folder_is_known_by_its_content(tiny_llama: Path, tmp_path: Path) -> None:
+def test_a_folder_is_identified_by_its_content(tiny_llama: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(tiny_llama, copy)
     first, second = (resolve(BackboneConfig(name=str(folder))).fingerprint for folder in (tiny_llama, copy))
@@ -24,7 +24,7 @@ def test_a_folder_is_known_by_its_content(tiny_llama: Path, tmp_path: Path) -> N
     assert resolve(BackboneConfig(name=str(copy))).fingerprint != first
 
 
-def test_a_name_that_is_nothing_is_refused_with_the_cure(tmp_path: Path) -> None:
+def test_an_unknown_name_is_refused_with_a_remedy(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="the only bundled model is 'bundled:smollm2-135m'"):
         resolve(BackboneConfig(name="bundled:gpt5"))
     with pytest.raises(ValueError, match=r"no config\.json"):
@@ -53,14 +53,14 @@ def test_two_processes_that_race_convert_the_bundled_weights_once(tmp_path: Path
     assert [racer.returncode for racer in racers] == [0, 0]
     assert len(said) == 1
     path, fingerprint = said.pop().split()
-    made = [one.name for one in (tmp_path / "spt-sweeps").iterdir() if one.is_dir()]  # beside them a lock
+    made = [one.name for one in (tmp_path / "spt-sweeps").iterdir() if one.is_dir()]  # without the lock files
     assert made == [Path(path).name]
     model = backbone.load(Source(path, None, fingerprint), precision="float32", device="cpu")
     assert model.width == 576
     assert model.model.config.num_hidden_layers == 30
 
 
-def test_trials_that_come_at_once_to_a_fresh_node_make_its_copy_once(tmp_path: Path) -> None:
+def test_concurrent_trials_on_a_new_node_make_its_copy_once(tmp_path: Path) -> None:
     made: list[Path] = []
     together = threading.Barrier(4)
 

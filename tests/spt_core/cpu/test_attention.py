@@ -1,4 +1,4 @@
-"""The attention that trains on a CPU equals torch's, value and gradient, and is the one that runs there."""
+"""The attention for training on a CPU equals torch's, value and gradient, and is used in bfloat16 training alone."""
 
 from pathlib import Path
 
@@ -23,13 +23,13 @@ GROUPS = 3
 def inputs(num_tokens: int, padding: list[int], dtype: torch.dtype) -> tuple[list[Tensor], Tensor, Tensor]:
     source = torch.Generator().manual_seed(num_tokens)
     shapes = [(N, heads, num_tokens, D) for heads in (H, H // GROUPS, H // GROUPS)]
-    scales = (0.3, 1.0, 1.0)  # queries come scaled
+    scales = (0.3, 1.0, 1.0)  # queries are scaled by the caller
     tensors = [
         (scale * torch.randn(shape, generator=source)).to(dtype).requires_grad_()
         for shape, scale in zip(shapes, scales, strict=True)
     ]
     mask = torch.ones(num_tokens, num_tokens, dtype=torch.bool).tril().repeat(N, 1, 1, 1)
-    for row, count in enumerate(padding):  # after a first token that everyone sees: a soft prompt
+    for row, count in enumerate(padding):  # after a first token that all queries see, like a soft prompt
         mask[row, :, :, 1 : 1 + count] = False
     return tensors, mask, torch.randn(N, num_tokens, H * D, generator=source).to(dtype)
 
@@ -66,7 +66,7 @@ def test_without_a_bias_the_last_positions_see_what_precedes_them(num_queries: i
         torch.testing.assert_close(gradient, by_torch, rtol=1e-9, atol=1e-12)
 
 
-def test_padding_that_sees_nothing_is_finite_and_moves_nothing() -> None:
+def test_padding_that_sees_no_key_is_finite_and_has_no_gradient() -> None:
     tensors, mask, _ = inputs(10, [0, 0, 0], torch.float64)
     mask[1, :, :, :4] = False  # left padding with no prompt in front
     attended = _CausalAttention.apply(*tensors, attention.bias(mask[:, 0], torch.float64))
@@ -77,7 +77,7 @@ def test_padding_that_sees_nothing_is_finite_and_moves_nothing() -> None:
         assert not gradient[1, :, :4].any()
 
 
-def test_it_is_what_trains_in_bfloat16_and_nothing_else(tiny_opt: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_used_for_training_in_bfloat16_alone(tiny_opt: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
     whole = _CausalAttention.apply
     monkeypatch.setattr(_CausalAttention, "apply", lambda *given: calls.append(1) or whole(*given))
@@ -100,7 +100,7 @@ def test_gradients_in_bfloat16_agree_with_those_of_torch_s_kernel(
 ) -> None:
     config = tiny_config(tiny_opt, backbone__precision="bfloat16")
     found = []
-    for precision in (attention._precision, lambda _: torch.float32):  # the second: torch's kernel
+    for precision in (attention._precision, lambda _: torch.float32):  # with the second, torch's kernel runs
         monkeypatch.setattr(attention, "_precision", precision)
         model, tokenizer = build(config, device="cpu")
         batch = collate(load_splits(config.data, tokenizer).train[:4])

@@ -1,4 +1,4 @@
-"""Llama's layers by hand are transformers' own, value and gradient, and keep the gradient in bfloat16."""
+"""The hand-written Llama layers equal those of transformers, value and gradient, also in bfloat16."""
 
 from pathlib import Path
 from typing import Any
@@ -54,11 +54,11 @@ def test_value_and_gradient_are_those_of_transformers(
     expected = value_and_gradient(model, batch, torch.tensor(prompt_BC))
     torch.testing.assert_close(ours[0], expected[0], rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(ours[1], expected[1], rtol=1e-9, atol=1e-9)
-    assert not torch.equal(ours[0], expected[0])  # two ways were gone
+    assert not torch.equal(ours[0], expected[0])  # equal bits would mean that both ran the same code
 
 
 def test_the_gradient_is_that_of_finite_differences(tiny_llama: Path) -> None:
-    """An oracle that shares no backward pass with it."""
+    """Finite differences share no backward pass with the layers."""
     model, batch = prepared(tiny_llama, backbone__precision="float64", data__max_tokens=24)
     prompt_BC = torch.tensor([[0, 1, 2]] * 3)
     _, gradient_KLD = value_and_gradient(model, batch, prompt_BC)
@@ -78,7 +78,7 @@ def test_the_gradient_is_that_of_finite_differences(tiny_llama: Path) -> None:
     assert float((gradient_KLD * direction_KLD).sum()) == pytest.approx(difference, rel=1e-5)
 
 
-def test_packed_rows_are_split_by_run_and_cut_at_their_ends() -> None:
+def test_packed_sequences_are_split_by_run_and_cut_at_their_ends() -> None:
     mask_NT = torch.tensor([[0, 1, 1, 1, 0], [0, 1, 1, 1, 0], [1, 1, 1, 1, 1]])
     rows, last = llama._runs(mask_NT.sum(-1), torch.tensor([1, 1, 3]))
     assert (rows.runs, last.runs) == (((2, 3), (1, 5)), ((2, 1), (1, 3)))
@@ -90,8 +90,8 @@ def test_packed_rows_are_split_by_run_and_cut_at_their_ends() -> None:
     assert rows.spread(packed_P, 11) is packed_P
 
 
-def test_a_row_owes_nothing_to_its_company(tiny_llama: Path) -> None:
-    """Neither to the length of the longest context, nor to that of the longest response."""
+def test_a_sequence_does_not_depend_on_its_batch(tiny_llama: Path) -> None:
+    """It depends neither on the length of the longest context nor on that of the longest response."""
     model, batch = prepared(tiny_llama, backbone__precision="float64")
     prompt_BC = torch.tensor([[0, 1, 2]] * 3)
     together = model.token_logp(batch, prompt_BC)
@@ -110,7 +110,7 @@ def test_a_product_in_float32_is_as_exact_as_torch_s(num_rows: int) -> None:
         torch.testing.assert_close(found.double(), F.linear(given.double(), by.double()), rtol=1e-5, atol=1e-4)
 
 
-def test_it_is_left_alone_where_the_model_is_another(tiny_llama: Path, tiny_opt: Path) -> None:
+def test_other_models_and_adapters_are_not_supported(tiny_llama: Path, tiny_opt: Path) -> None:
     assert not llama.is_supported(prepared(tiny_opt)[0].backbone.model)
     lora, batch = prepared(tiny_llama, method="lora")
     assert not llama.is_supported(lora.backbone.model)
@@ -127,7 +127,7 @@ def test_bfloat16_keeps_the_direction_of_each_prompt_s_gradient(tiny_llama: Path
 
 
 @pytest.mark.slow
-def test_it_does_so_on_a_real_model() -> None:
+def test_bfloat16_keeps_the_direction_of_the_gradient_of_a_real_model() -> None:
     settings = {"data__max_tokens": 48, "data__dev_dialogues": 2}
     prompt_BC = torch.tensor([[0, 1, 2]] * 3)
     exact, batch = prepared(BUNDLED_SMOLLM2, **settings)
@@ -137,7 +137,7 @@ def test_it_does_so_on_a_real_model() -> None:
     assert F.cosine_similarity(found.flatten(1), expected.flatten(1)).min() > 0.97
 
 
-def test_a_step_is_the_same_in_parts(tiny_llama: Path) -> None:
+def test_a_step_in_parts_has_the_same_gradient(tiny_llama: Path) -> None:
     gradients = []
     for parts in ({}, {"compute__prompts_per_pass": 1}, {"compute__micro_batch_size": 1}):
         config = tiny_config(tiny_llama, backbone__precision="float64", **parts)

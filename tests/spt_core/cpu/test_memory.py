@@ -1,4 +1,4 @@
-"""What a process frees it keeps, once told to: using it again costs no page fault."""
+"""After `keep_freed` a process keeps freed memory, and its reuse causes no page faults."""
 
 import platform
 import resource
@@ -8,7 +8,7 @@ import sys
 import pytest
 
 BYTES = 40 * 2**20
-"""More than glibc ever keeps of itself."""
+"""More than glibc keeps by default."""
 AGAIN = 10
 FAULTS = f"""
 import resource, sys, threading, torch
@@ -39,14 +39,14 @@ def faults(name: str) -> int:
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
-def test_what_is_used_again_is_not_faulted_in_again() -> None:
+def test_reused_memory_causes_no_page_faults() -> None:
     by_default, kept = faults("default"), faults("keep")
-    assert by_default > AGAIN * BYTES // resource.getpagesize() // 2  # or this shows nothing
+    assert by_default > AGAIN * BYTES // resource.getpagesize() // 2  # otherwise the test shows nothing
     assert kept < by_default / 10
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
-def test_what_was_kept_can_be_given_back() -> None:
+def test_kept_memory_can_be_returned() -> None:
     code = f"""
 import psutil, torch
 from spt_core.cpu import memory
