@@ -23,7 +23,7 @@ from benchmarks import options
 
 SWEEP = '''"""What does a trial cost beyond its compute?"""
 from spt_core.config import TrialConfig
-from sweeps.engine.design.designs import Cases, Sweep
+from sweeps.engine import Cases, Sweep
 
 SWEEP = Sweep(name="empty", base=TrialConfig(), design=Cases({{"empty": {{}}}}), baseline={{}})
 '''

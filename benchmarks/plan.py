@@ -21,7 +21,7 @@ import typer
 
 from benchmarks import options
 from spt_core.config import TrialConfig
-from sweeps.engine.design.designs import Grid, Sweep
+from sweeps.engine import Grid, Sweep
 from sweeps.engine.plan.plan import Plan, expand
 
 SWEEP_FILE = """from benchmarks.plan import sweep_of

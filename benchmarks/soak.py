@@ -28,7 +28,7 @@ from tests.family import TRAIN_WORKER, TUNE_FUNCTION, Family
 
 SWEEP = '''"""Is anything lost?"""
 from spt_core.config import TrialConfig
-from sweeps.engine.design.designs import Grid, Sweep
+from sweeps.engine import Grid, Sweep
 
 RATES = {{"optim.learning_rate": [0.001, 0.01, 0.1, 1.0]}}
 SWEEP = Sweep(name="soak", base=TrialConfig(), design=Grid(RATES), baseline={{"optim.learning_rate": 0.001}})
