@@ -3,6 +3,7 @@
 import copy
 import os
 import subprocess
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +49,10 @@ def test_a_node_gets_what_is_there_and_no_environment_results_or_data(name: str)
     for kept in (".venv", "runs", "data"):
         assert kept not in local
         assert kept in config["rsync_exclude"]
-    tracked = subprocess.run(["git", "ls-files"], cwd=PROJECT, capture_output=True, text=True, check=False).stdout
-    packages = {line.partition("/")[0] for line in tracked.splitlines() if line.endswith("__init__.py")}
-    assert packages - {"tests"} <= set(local), "setuptools needs every package that pyproject.toml names"
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())
+    packages = {name.rstrip("*") for name in project["tool"]["setuptools"]["packages"]["find"]["include"]}
+    assert packages == {"spt_core", "sweeps"}
+    assert packages <= set(local), "setuptools needs every package that pyproject.toml names"
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -162,7 +162,8 @@ class SweepRuns:
         child = self._find_or_make_child(trial, ended - _milliseconds(last.seconds), tags)
         if child.complete:
             return
-        self._add_rows(child, [*history, replace(last, metrics=result.metrics)], is_final=True)
+        self._add_rows(child, history)
+        self._add_rows(child, [replace(last, metrics=result.metrics)], is_final=True)
         self._add_files(child.id, result.folder, trial_folder.FILES)
         if result.error or child.has_error:
             self._client.set_tag(child.id, ERROR, _text(result.error or "", _TAG_LENGTH))
@@ -259,22 +260,21 @@ class SweepRuns:
         for batch in _batches(fresh, _PARAMS_A_BATCH):
             self._client.log_batch(run_id, params=batch)
 
-    def _add_rows(self, child: _Child, rows: Sequence[Row], *, is_final: bool = False) -> None:
+    def _add_rows(self, child: _Child, rows: Iterable[Row], *, is_final: bool = False) -> None:
         """The metrics that the run lacks, at times that depend on the trial alone: a second delivery is the same.
 
-        What was sent is not sent again, but for final metrics, which are in the last row.
+        What was sent is not sent again, but for a final metric of another value.
         """
         if child.sent is None:
             names = self._client.get_run(child.id).data.metrics
             points = [point for name in names for point in self._client.get_metric_history(child.id, name)]
             child.sent = {(point.key, point.step): point.value for point in points}
         fresh: dict[tuple[str, int], Metric] = {}
-        for number, row in enumerate(rows, start=1):
-            replaces = is_final and number == len(rows)
-            at = child.started + _milliseconds(row.seconds) + replaces
+        for row in rows:
+            at = child.started + _milliseconds(row.seconds) + is_final
             for name, value in row.metrics.items():
                 before = child.sent.get((name, row.step))
-                if before is None or (replaces and before != value):
+                if before is None or (is_final and before != value):
                     fresh[name, row.step] = Metric(name, value, at, row.step)
         for batch in _batches(list(fresh.values()), _METRICS_A_BATCH):
             self._client.log_batch(child.id, metrics=batch)

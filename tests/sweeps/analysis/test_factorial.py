@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 
 from spt_core.config import TrialConfig
+from sweeps.engine.analysis.answer import answer
 from sweeps.engine.analysis.cells import CellSummary, summarise
 from sweeps.engine.analysis.factorial import factorial_effects
 from sweeps.engine.design.designs import Factorial, Grid
 from sweeps.engine.design.sweep import Sweep
 from sweeps.engine.plan.plan import Plan
 from sweeps.engine.plan.trial import Trial
-from sweeps.engine.report import write
 from sweeps.engine.report.further_tables import effects_table
+from sweeps.engine.report.write import write
 from sweeps.engine.store.trial_folder import TrialResult
 
 METRIC = "test/nll"
@@ -97,7 +98,7 @@ def test_the_table_has_a_row_an_effect() -> None:
 
 def test_a_report_of_a_factorial_shows_its_effects(tmp_path: Path) -> None:
     plan, results = sweep_of(lambda on, seed: 4.0 - on[0] + 0.1 * seed)
-    page = write.write(plan, results, tmp_path, facts={})
+    page = write(answer(plan, results), tmp_path, facts={})
     for text in (page.read_text(), (tmp_path / "report.md").read_text()):
         assert "Main effects and interactions: test NLL" in text
         assert "contrastive x fusion" in text

@@ -44,7 +44,7 @@ def spt(tiny_llama: Path, tmp_path: Path) -> Spt:
 def write_sweep(path: Path, factors: str, *, baseline: str = "{}") -> Path:
     path.write_text(
         "from spt_core import recipes\n"
-        "from sweeps.engine.design.designs import Grid, Sweep\n"
+        "from sweeps.engine import Grid, Sweep\n"
         f"SWEEP = Sweep('mine', recipes.smollm2_135m(), Grid({factors}), {baseline})\n"
     )
     return path

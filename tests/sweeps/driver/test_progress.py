@@ -5,8 +5,9 @@ import pytest
 from rich.console import Console
 
 from spt_core.config import TrialConfig
-from sweeps.engine.driver.progress import View
+from sweeps.engine.driver.progress import ProgressView
 from sweeps.engine.plan.trial import Trial
+from sweeps.engine.worker.job import Row
 
 PATH = "prompts.num_prompts"
 
@@ -45,7 +46,7 @@ class Screen:
             height=height,
             legacy_windows=False,
         )
-        self.view = View(self.console, trials=trials)
+        self.view = ProgressView(self.console, trials=trials)
 
     def printed(self) -> list[str]:
         return self._file.getvalue().splitlines()
@@ -62,9 +63,9 @@ def training(clock: Clock) -> Callable[[Screen], None]:
         """The first trial is at 10 of 40 steps, one second each."""
         screen.view.start("key0")
         clock.now += 5
-        screen.view.update("key0", {"step": 0.0, "total_steps": 40.0, "dev/nll": 4.0})
+        screen.view.train("key0", Row(0, 40, 0.0, {"dev/nll": 4.0}))
         clock.now += 10
-        screen.view.update("key0", {"step": 10.0, "total_steps": 40.0, "train/total": 12.5, "dev/nll": 3.5})
+        screen.view.train("key0", Row(10, 40, 0.0, {"train/total": 12.5, "dev/nll": 3.5}))
 
     return report
 
@@ -74,10 +75,10 @@ def test_without_a_terminal_each_event_is_a_line(training: Callable[[Screen], No
     with screen.view:
         screen.view.announce("starting Ray")
         training(screen)
-        screen.view.update("key0", {"step": 11.0, "total_steps": 40.0, "train/total": 12.0})  # too soon for a line
+        screen.view.train("key0", Row(11, 40, 0.0, {"train/total": 12.0}))  # too soon for a line
         clock.now += 15
-        screen.view.update("key0", {"step": 26.0, "total_steps": 40.0, "train/total": 11.0})
-        screen.view.update("key0", {"step": 40.0, "total_steps": 40.0, "dev/nll": 3.0})
+        screen.view.train("key0", Row(26, 40, 0.0, {"train/total": 11.0}))
+        screen.view.train("key0", Row(40, 40, 0.0, {"dev/nll": 3.0}))
         screen.view.end("key0", "finished")
         screen.view.end("key1", "failed", "ValueError: no")
     assert screen.printed() == [
@@ -109,9 +110,9 @@ def test_a_terminal_shows_every_trial_and_the_whole(training: Callable[[Screen],
 def test_the_test_phase_has_a_share_and_an_eta_of_its_own(training: Callable[[Screen], None], clock: Clock) -> None:
     screen = Screen(make_trials(1), terminal=True)
     training(screen)
-    screen.view.update("key0", {"step": 40.0, "total_steps": 40.0, "test/progress": 0.0})
+    screen.view.test("key0", 0.0)
     clock.now += 6
-    screen.view.update("key0", {"step": 40.0, "total_steps": 40.0, "test/progress": 0.25})
+    screen.view.test("key0", 0.25)
     assert screen.table()[2].split()[3:] == ["testing", "test", "25%", "12.500", "3.500", "0:18"]
 
 

@@ -121,7 +121,7 @@ def write_sweep(folder: Folder, factors: Mapping[str, list[Any]]) -> Path:
     path.write_text(
         '"""What about these?"""\n'
         "from spt_core import recipes\n"
-        "from sweeps.engine.design.designs import Grid, Sweep\n"
+        "from sweeps.engine import Grid, Sweep\n"
         f"SWEEP = Sweep('mine', recipes.smollm2_135m(), Grid({dict(factors)}), {baseline})\n"
     )
     return path

@@ -25,7 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path) -> Folder
     shutil.copytree(tiny_llama, made.path / "model")
     (made.path / "mine.py").write_text(
         "from spt_core import recipes\n"
-        "from sweeps.engine.design.designs import Cases, PerCellTuning, Sweep\n"
+        "from sweeps.engine import Cases, PerCellTuning, Sweep\n"
         "CASES = Cases({'PT': {'prompts.num_prompts': 1}, 'SPT': {'prompts.num_prompts': 2}})\n"
         f"RETUNE = PerCellTuning({{'optim.learning_rate': {list(RATES)}}})\n"
         "SWEEP = Sweep('mine', recipes.smollm2_135m(), CASES, retune=RETUNE)\n"

@@ -294,9 +294,9 @@ class TestExportRefuses:
     def test_predictions_that_are_none(self, runs: tuple[Path, Path]) -> None:
         path = runs[1] / "predictions.parquet"
         pd.read_parquet(path).drop(columns="persona").to_parquet(path)
-        assert_refused(spt("export", *runs), f"{path}: it should be Parquet with the columns dialogue, turn")
+        assert_refused(spt("export", *runs), f"{path}: it lacks the columns persona")
         path.write_bytes(b"cut short")
-        assert_refused(spt("export", *runs), f"{path}: it should be Parquet")
+        assert_refused(spt("export", *runs), f"{path}: it cannot be read")
 
     def test_a_response_that_is_there_twice(self, runs: tuple[Path, Path]) -> None:
         path = runs[1] / "predictions.parquet"

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from typer.testing import CliRunner
 
 from sweeps.engine.cli.main import app
 from sweeps.engine.paper import targets
+from sweeps.engine.plan.plan import expand
 from tests.conftest import PROJECT
 
 
@@ -21,12 +23,11 @@ def test_a_name_that_is_none_is_refused_with_those_that_are() -> None:
 
 
 def test_all_plans_each_sweep_once_and_shares_trials(tiny_llama: Path) -> None:
-    plans = targets.plans(
-        targets.targets("all"),
-        scale="tiny",
-        device_type="cpu",
-        settings={"backbone.name": str(tiny_llama), "backbone.precision": "float32"},
-    )
+    settings = {"backbone.name": str(tiny_llama), "backbone.precision": "float32"}
+    plans = {
+        name: expand(replace(sweep, retune=None), scale="tiny", device_type="cpu", settings=settings)
+        for name, (sweep, _) in targets.questions(targets.targets("all")).items()
+    }
     assert list(plans) == list(targets.QUESTIONS)
     keys = [set(plan.distinct) for plan in plans.values()]
     assert sum(map(len, keys)) > len(set.union(*keys))

@@ -11,7 +11,8 @@ import pytest
 from spt_core.conversations import load
 from sweeps.engine.design.designs import Grid
 from sweeps.engine.design.sweep import Sweep
-from sweeps.engine.plan.plan import Plan, check_splits, expand
+from sweeps.engine.plan.plan import Plan, expand
+from sweeps.engine.plan.trial import check_splits
 from tests.conftest import PROJECT, tiny_config
 
 K = "prompts.num_prompts"
@@ -159,7 +160,7 @@ def test_a_key_knows_the_model_by_its_content_and_not_by_its_path(
 
 def test_another_version_of_the_numerics_is_another_trial(plan_of: Expand, monkeypatch: pytest.MonkeyPatch) -> None:
     before = one_key(plan_of({K: [2]}))
-    monkeypatch.setattr("sweeps.engine.plan.plan.NUMERICS_VERSION", 1_000_000)
+    monkeypatch.setattr("sweeps.engine.plan.trial.NUMERICS_VERSION", 1_000_000)
     assert one_key(plan_of({K: [2]})) != before
 
 
@@ -224,7 +225,7 @@ def test_a_large_plan_asks_for_data_and_model_once(plan_of: Expand, monkeypatch:
             asked.append(where)
             return original(*args, **options)
 
-        owner, _, name = f"sweeps.engine.plan.plan.{where}".rpartition(".")
+        owner, _, name = f"sweeps.engine.plan.trial.{where}".rpartition(".")
         original = getattr(pkgutil.resolve_name(owner), name)
         monkeypatch.setattr(f"{owner}.{name}", functools.partial(counted, original=original, where=where))
     plan = plan_of({K: [2, 4], "optim.learning_rate": [0.01, 0.02, 0.03], "compute.threads": [1, 2]}, seeds=2)

@@ -7,15 +7,16 @@ from typing import Any
 
 import pytest
 from optuna.distributions import IntDistribution
-from sweeps.engine.report.retuned import retuned_document, retuned_table
 
+from sweeps.engine.analysis.answer import answer
 from sweeps.engine.design.designs import Cases, Grid, PerCellTuning
 from sweeps.engine.design.search import Search
 from sweeps.engine.design.sweep import Sweep
-from sweeps.engine.driver.recall import forget, recall, tuned
+from sweeps.engine.driver.recall import FoundSoFar, advance, forget, recall
 from sweeps.engine.plan.plan import Plan, expand
 from sweeps.engine.plan.trial import AWAITS_TUNING, SEARCH_SEED
-from sweeps.engine.report import write
+from sweeps.engine.report.further_tables import retuned_document, retuned_table
+from sweeps.engine.report.write import write
 from sweeps.engine.store.layout import OutputLayout
 from sweeps.engine.store.ledger import Ledger
 from sweeps.engine.store.trial_folder import TrialResult
@@ -77,7 +78,7 @@ def test_each_cell_runs_at_its_own_best(plan_of: Expand, tmp_path: Path) -> None
     plan = plan_of()
     best = {"PT": 1.0, "SPT": 0.01}
     places = finish(plan, tmp_path, lambda cell, rate: 3.0 + abs(rate - best[cell]))
-    after = tuned(plan, places)
+    after = advance(plan, FoundSoFar(places))
     assert not after.awaits_tuning
     assert [trial.config.optim.learning_rate for trial in after.trials] == [1.0, 1.0, 0.01, 0.01]
     assert [trial.config.evaluation.split for trial in after.trials] == ["test"] * 4
@@ -96,18 +97,18 @@ def test_nothing_is_chosen_before_the_round_has_ended(plan_of: Expand, tmp_path:
     places = finish(plan, tmp_path, lambda cell, rate: rate)
     assert plan.tuning is not None
     Ledger(places.ledger).forget([next(iter(plan.tuning.trials))])
-    assert tuned(plan, places) is plan
+    assert advance(plan, FoundSoFar(places)) is plan
     assert recall(plan, places).keys() == set(list(plan.tuning.trials)[1:])
 
 
 def test_a_rerun_forgets_both_rounds(plan_of: Expand, tmp_path: Path) -> None:
     plan = plan_of()
     places = finish(plan, tmp_path, lambda cell, rate: rate)
-    ledger, own = Ledger(places.ledger), tuned(plan, places).distinct
+    ledger, own = Ledger(places.ledger), advance(plan, FoundSoFar(places)).distinct
     for key in own:
         ledger.claim(key, owner="someone")
         ledger.finish(key, owner="someone", metrics={"test/nll": 3.0})
-    assert recall(tuned(plan, places), places).keys() >= own.keys()
+    assert recall(advance(plan, FoundSoFar(places)), places).keys() >= own.keys()
     forget(plan, places)
     assert plan.tuning is not None
     assert not ledger.entries([*own, *plan.tuning.trials])
@@ -116,25 +117,27 @@ def test_a_rerun_forgets_both_rounds(plan_of: Expand, tmp_path: Path) -> None:
 def test_a_rate_that_diverges_is_a_rate_that_was_tried(plan_of: Expand, tmp_path: Path) -> None:
     plan = plan_of()
     places = finish(plan, tmp_path, lambda cell, rate: None if rate > 0.05 or cell == "PT" else rate)
-    pt, spt = tuned(plan, places).choices
+    pt, spt = advance(plan, FoundSoFar(places)).choices
     assert (spt.levels, [one.state for one in spt.tried]) == ({RATE: 0.01}, ["finished", "failed", "failed"])
     assert (pt.best, pt.levels) == (None, {})
     assert pt.describe() == "none finished"
     base_rate = plan.sweep.base.optim.learning_rate
-    assert [trial.config.optim.learning_rate for trial in tuned(plan, places).trials[:2]] == [base_rate] * 2
+    assert [trial.config.optim.learning_rate for trial in advance(plan, FoundSoFar(places)).trials[:2]] == [
+        base_rate
+    ] * 2
 
 
 @pytest.mark.parametrize(("best", "edge"), [(0.01, [RATE]), (0.1, []), (1.0, [RATE])])
 def test_a_choice_at_the_edge_says_so(plan_of: Expand, tmp_path: Path, best: float, edge: list[str]) -> None:
     plan = plan_of()
-    choice = tuned(plan, finish(plan, tmp_path, lambda cell, rate: abs(rate - best))).choices[0]
+    choice = advance(plan, FoundSoFar(finish(plan, tmp_path, lambda cell, rate: abs(rate - best)))).choices[0]
     assert choice.at_edge == edge
     assert ("at the edge" in choice.describe()) == bool(edge)
 
 
 def test_of_equal_levels_the_first_is_chosen(plan_of: Expand, tmp_path: Path) -> None:
     plan = plan_of()
-    choices = tuned(plan, finish(plan, tmp_path, lambda cell, rate: 2.0)).choices
+    choices = advance(plan, FoundSoFar(finish(plan, tmp_path, lambda cell, rate: 2.0))).choices
     assert [choice.levels for choice in choices] == [{RATE: 0.01}] * 2
 
 
@@ -162,7 +165,7 @@ def test_the_report_says_what_was_retuned_over_which_values_and_what_each_cell_c
 ) -> None:
     plan = plan_of()
     places = finish(plan, tmp_path, lambda cell, rate: None if rate == 1.0 else 3.0 + rate)
-    after = tuned(plan, places)
+    after = advance(plan, FoundSoFar(places))
     table = retuned_table(after, {})
     assert table.titles == ("chosen", "0.01", "0.1", "1.0")
     assert [entry.text for entry in table.rows[0].entries][1:] == ["3.010", "3.100", "failed"]
@@ -174,7 +177,7 @@ def test_the_report_says_what_was_retuned_over_which_values_and_what_each_cell_c
     assert (document["levels"], document["trials_a_cell"], document["seed"]) == ({RATE: RATES}, 3, SEARCH_SEED)
     assert [cell["chosen"] for cell in document["cells"]] == [{RATE: 0.01}] * 2
     assert document["cells"][0]["tried"][2]["error"] == "NonFiniteLossError: step 2"
-    page = write.write(after, {}, tmp_path / "report", facts={})
+    page = write(answer(after, {}), tmp_path / "report", facts={})
     assert "Nuisance factors, retuned within each cell" in page.read_text()
     assert r"learning\_rate=0.01 optim.learning\_rate at the edge" in page.with_name("report.md").read_text()
 

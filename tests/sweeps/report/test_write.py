@@ -22,18 +22,22 @@ from rich.console import Console
 
 from spt_core.config import TrialConfig
 from sweeps.engine.analysis import example_noise, stats
-from sweeps.engine.analysis.cells import summarise
+from sweeps.engine.analysis.answer import Answer, answer
+from sweeps.engine.analysis.cells import dev_nll_curve, summarise
 from sweeps.engine.analysis.comparisons import compare
 from sweeps.engine.analysis.stats import paired_delta, t_interval
 from sweeps.engine.design import metrics as registry
 from sweeps.engine.design.designs import Grid
 from sweeps.engine.design.sweep import Sweep
 from sweeps.engine.paper import published
+from sweeps.engine.paper.beside import published_tables
 from sweeps.engine.plan.plan import Plan
 from sweeps.engine.plan.trial import Trial
-from sweeps.engine.report import figures, main_tables
-from sweeps.engine.report import write as report
+from sweeps.engine.report import figures
 from sweeps.engine.report.further_tables import at_equal_compute
+from sweeps.engine.report.table import escape
+from sweeps.engine.report.terminal import terminal_table
+from sweeps.engine.report.write import write
 from sweeps.engine.store.trial_folder import HISTORY, PREDICTIONS, TrialResult
 
 HOSTILE = '<script>alert("x")</script>|`*_'
@@ -64,13 +68,18 @@ class Made:
         named = {name.replace("__", "/"): value for name, value in metrics.items()}
         self.results[key] = replace(self.results[key], metrics={**self.results[key].metrics, **named})
 
+    @property
+    def answer(self) -> Answer:
+        return answer(self.plan, self.results)
+
     def table(self, width: int = 120) -> str:
         console = Console(width=width, record=True, color_system=None, file=io.StringIO())
-        console.print(report.terminal_table(self.plan, self.results))
+        console.print(terminal_table(self.answer))
         return console.export_text()
 
     def write(self) -> dict[str, str]:
-        report.write(self.plan, self.results, self.folder / "report", facts=FACTS)
+        answer = self.answer
+        write(answer, self.folder / "report", facts=FACTS, published=published_tables(answer))
         return {path.name: path.read_text(encoding="utf-8") for path in (self.folder / "report").iterdir()}
 
 
@@ -224,7 +233,7 @@ class TestTerminalTable:
 
     def test_another_primary_metric_has_its_column(self, tmp_path: Path) -> None:
         made = make(tmp_path, ONE_SEED, primary="raw/f1")
-        assert "raw/f1" in made.table()
+        assert "raw F1" in made.table()
         assert "9.00" in made.table()
 
 
@@ -232,7 +241,7 @@ class TestVerdict:
     def test_several_seeds_give_interval_and_exact_p(self, tmp_path: Path) -> None:
         made = make(tmp_path, THREE_SEEDS)
         delta = paired_delta(THREE_SEEDS[4], THREE_SEEDS[1])
-        text = report.verdict(made.plan, made.results)
+        text = made.answer.verdict
         assert text.startswith("num_prompts=4 has the best test NLL (lower is better): 3.110 against 3.310")
         assert f"{delta.mean:+.3f} (95% t interval {delta.low:+.3f} to {delta.high:+.3f} over 3 seeds" in text
         assert "sign-flip p = 0.25, Holm 0.5" in text
@@ -242,12 +251,12 @@ class TestVerdict:
 
     def test_enough_seeds_can_decide(self, tmp_path: Path) -> None:
         made = make(tmp_path, SIX_SEEDS)
-        text = report.verdict(made.plan, made.results)
+        text = made.answer.verdict
         assert "An exact test decides it at the 5% level; the smallest attainable p is 0.031." in text
 
     def test_one_seed_is_example_noise_only(self, tmp_path: Path) -> None:
         made = make(tmp_path, ONE_SEED)
-        text = report.verdict(made.plan, made.results)
+        text = made.answer.verdict
         interval = re.search(r"a difference of -0\.210 \(95% interval (\S+) to (\S+), from resampling 6", text)
         assert interval is not None
         assert float(interval[1]) < -0.210 < float(interval[2]) < 0
@@ -257,32 +266,32 @@ class TestVerdict:
     def test_one_seed_without_predictions_has_no_interval(self, tmp_path: Path) -> None:
         made = make(tmp_path, ONE_SEED)
         (tmp_path / made.trial(4).key / PREDICTIONS).unlink()
-        text = report.verdict(made.plan, made.results)
+        text = made.answer.verdict
         assert "a difference of -0.210. Each cell ran on one seed" in text
         assert "nan" not in text
 
     @pytest.mark.parametrize("data", ["sample:train", "hf://datasets/someone/dialogues/all.jsonl"])
     def test_the_sample_set_supports_no_claim(self, tmp_path: Path, data: str) -> None:
         made = make(tmp_path, ONE_SEED, data=data)
-        text = report.verdict(made.plan, made.results)
+        text = made.answer.verdict
         assert ("supports no claim about the paper" in text) == data.startswith("sample:")
 
     def test_a_baseline_that_is_best_stays_best(self, tmp_path: Path) -> None:
         made = make(tmp_path, THREE_SEEDS, baseline=4)
-        text = report.verdict(made.plan, made.results)
+        text = made.answer.verdict
         assert text.startswith("No cell improves on the baseline num_prompts=4")
         assert "the nearest is num_prompts=2 with 3.257" in text
 
     def test_higher_is_better_for_f1(self, tmp_path: Path) -> None:
         made = make(tmp_path, THREE_SEEDS, primary="test/f1")
-        text = report.verdict(made.plan, made.results)
+        text = made.answer.verdict
         assert text.startswith("num_prompts=4 has the best F1 (higher is better): 14.000 against 11.000")
 
     def test_the_target_of_dist_is_the_human_value(self, tmp_path: Path) -> None:
         made = make(tmp_path, ONE_SEED, primary="test/dist_avg")
         made.change(2, 0, test__dist_avg=60.0)
         made.change(4, 0, test__dist_avg=90.0)
-        assert report.verdict(made.plan, made.results).startswith("num_prompts=2 has the best DIST_AVG (nearer to")
+        assert made.answer.verdict.startswith("num_prompts=2 has the best DIST_AVG (nearer to")
 
     def test_dist_is_compared_at_equal_n_only(self, tmp_path: Path) -> None:
         made = make(tmp_path, ONE_SEED, primary="test/dist_avg")
@@ -293,14 +302,14 @@ class TestVerdict:
     def test_an_incomplete_cell_is_not_compared(self, tmp_path: Path) -> None:
         made = make(tmp_path, THREE_SEEDS)
         made.fail(4, 2, "lost")
-        text = report.verdict(made.plan, made.results)
+        text = made.answer.verdict
         assert text.startswith("num_prompts=2 has the best")
         assert "1 of 3 cells did not finish" in text
 
     def test_no_baseline_no_verdict(self, tmp_path: Path) -> None:
         made = make(tmp_path, THREE_SEEDS)
         made.fail(1, 0, "lost")
-        text = report.verdict(made.plan, made.results)
+        text = made.answer.verdict
         assert text.startswith("No verdict: the baseline num_prompts=1 has no test NLL (the smallest attainable p is")
 
     def test_a_cell_that_is_the_baseline_is_no_comparison(self, tmp_path: Path) -> None:
@@ -344,10 +353,10 @@ class TestRefusals:
         assert of_four.by_seed == pytest.approx({0: -0.20, 2: -0.22})
         assert of_four.caveats == ("num_prompts=4: seed 1 failed: lost",)
         made.plan = replace(made.plan, sweep=replace(made.plan.sweep, allow=("failed seeds",)))
-        assert report.verdict(made.plan, made.results).startswith("num_prompts=2 has the best")
+        assert made.answer.verdict.startswith("num_prompts=2 has the best")
 
     def test_a_sweep_cannot_overlook_what_is_no_kind(self, tmp_path: Path) -> None:
-        with pytest.raises(ValueError, match="despite 'luck'"):
+        with pytest.raises(ValueError, match="allow = 'luck'"):
             replace(make(tmp_path, ONE_SEED).plan.sweep, allow=("luck",))
 
     @pytest.mark.parametrize("metric", ["test/f1", "test/bleu", "test/rouge_l", "test/dist_avg"])
@@ -361,7 +370,7 @@ class TestRefusals:
 
     def test_verdict_says_what_the_seeds_could_have_found(self, tmp_path: Path) -> None:
         made = make(tmp_path, THREE_SEEDS)
-        text = report.verdict(made.plan, made.results)
+        text = made.answer.verdict
         found = stats.power(np.subtract(THREE_SEEDS[4], THREE_SEEDS[1]))
         assert found is not None
         assert f"3 seeds find one of {found.detectable:.3f} in four of five studies" in text
@@ -369,9 +378,7 @@ class TestRefusals:
 
     def test_no_difference_is_shown_by_equivalence_alone(self, tmp_path: Path) -> None:
         made = make(tmp_path, {1: [3.300, 3.320, 3.310, 3.290], 4: [3.301, 3.319, 3.310, 3.291]})
-        assert "Equality to within 0.01 is shown by two one-sided tests (p = " in report.verdict(
-            made.plan, made.results
-        )
+        assert "Equality to within 0.01 is shown by two one-sided tests (p = " in made.answer.verdict
 
 
 class Page(HTMLParser):
@@ -428,7 +435,7 @@ class TestPage:
         text = " ".join(page.text.split())
         assert "How many soft prompts does the group need?" in text
         assert "Prediction: at most 4 (Table 3)." in text
-        assert report.verdict(made.plan, made.results) in text.replace("\N{MINUS SIGN}", "-")
+        assert made.answer.verdict in text.replace("\N{MINUS SIGN}", "-")
         for seed in range(len(nll[4])):
             assert f"seed {seed}" in text
             assert f"{nll[4][seed]:.3f}" in text
@@ -596,13 +603,13 @@ class TestFigures:
 
     def test_a_curve_has_its_evaluations_and_survives_a_half_written_line(self, tmp_path: Path) -> None:
         made = make(tmp_path, ONE_SEED)
-        points = figures.read_dev_nll(made.results[made.trial(4).key].folder)
+        points = dev_nll_curve(made.results[made.trial(4).key])
         expected = [(0.0, 7.1), (8.0, 4.1), (16.0, 3.6), (24.0, 3.1 + 1 / 3), (32.0, 3.35)]
         np.testing.assert_allclose(points, expected)
 
 
 def test_markdown_shows_text_literally() -> None:
-    assert main_tables.escape("K <= 4 & a_b\n*c*") == "K &#60;= 4 &#38; a\\_b \\*c\\*"
+    assert escape("K <= 4 & a_b\n*c*") == "K &#60;= 4 &#38; a\\_b \\*c\\*"
 
 
 class TestManyTrials:

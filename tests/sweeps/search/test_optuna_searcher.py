@@ -13,12 +13,15 @@ from optuna.trial import TrialState, create_trial
 from sweeps.engine.design.designs import Grid
 from sweeps.engine.design.search import Asha, Search
 from sweeps.engine.design.sweep import Sweep
+from sweeps.engine.driver.recall import record_of
 from sweeps.engine.driver.status import statuses
 from sweeps.engine.plan.plan import Plan, expand
+from sweeps.engine.plan.search_space import SearchSpace
 from sweeps.engine.plan.trial import SEARCH_SEED, Trial
 from sweeps.engine.report.search_results import SearchResults
 from sweeps.engine.search.budget import Budget
-from sweeps.engine.search.optuna_searcher import PlannedSearch, StudySearch
+from sweeps.engine.search.optuna_searcher import OptunaSearcher
+from sweeps.engine.search.searcher import PlannedSearcher
 from sweeps.engine.search.study import (
     ERROR,
     KEY,
@@ -33,7 +36,6 @@ from sweeps.engine.search.study import (
 )
 from sweeps.engine.store import sweep_record
 from sweeps.engine.store.ledger import Entry, Ledger, owner_here
-from sweeps.engine.worker.job import Job
 from tests.conftest import tiny_config
 
 K, ON, GAMMA = "prompts.num_prompts", "losses.contrastive.enabled", "losses.contrastive.threshold"
@@ -58,12 +60,13 @@ class Driver:
         self.owner = owner_here()
         self.proposed: list[Trial] = []
         self.answered: list[str] = []
-        self.search = StudySearch(
-            plan,
+        self.search = OptunaSearcher(
+            plan.sweep_id,
+            space_of(plan),
             storage=storage or f"sqlite:///{folder / 'optuna.db'}",
             ledger=self.ledger,
             owner=self.owner,
-            job_of=self._job,
+            request_of=request_of,
             proposed=self.proposed.append,
             answered=self._answered,
             budget=budget or Budget(None),
@@ -72,16 +75,13 @@ class Driver:
     def _answered(self, trial: Trial, entry: Entry) -> None:
         self.answered.append(trial.key)
 
-    def _job(self, trial: Trial) -> Job:
-        return job_of(trial, owner=self.owner)
-
     def ask(self, name: str) -> Trial | None:
         answer = self.search.suggest(name)
         if answer == FINISHED:
             return None
         assert isinstance(answer, dict)
         trial = self.proposed[-1]
-        assert answer["job"].key == trial.key
+        assert answer == {"key": trial.key}
         assert self.ledger.claim(trial.key, owner=self.owner)
         return trial
 
@@ -106,8 +106,13 @@ class Driver:
         return {state: sum(one.state == state for one in trials) for state in {one.state for one in trials}}
 
 
-def job_of(trial: Trial, *, owner: str) -> Job:
-    return Job(trial.key, trial.config.model_dump(), {}, "", "", "", "", owner, 0, 1, 0.0, False)
+def request_of(trial: Trial) -> dict[str, str]:
+    return {"key": trial.key}
+
+
+def space_of(plan: Plan) -> SearchSpace:
+    assert plan.search is not None
+    return plan.search
 
 
 def nll(trial: Trial) -> dict[str, float]:
@@ -132,9 +137,9 @@ def test_a_search_runs_its_number_of_distinct_trials_and_ranks_them(
     assert driver.play(nll) == 12
     assert len(keys(driver.search.study)) == len({trial.key for trial in driver.proposed}) == 12
     assert plan.search is not None
-    best = ranked(driver.search.study, plan.search)
+    best = ranked(driver.search.study, space_of(plan))
     assert [one.value for one in best] == sorted(nll(trial)["dev/nll"] for trial in driver.proposed)
-    assert len(found(driver.search.study, plan.search)) == 3
+    assert len(found(driver.search.study, space_of(plan))) == 3
 
 
 def test_a_parameter_is_there_only_where_its_condition_is_on(plan_of: Callable[..., Plan], tmp_path: Path) -> None:
@@ -312,7 +317,7 @@ def test_a_pareto_front_is_what_nothing_beats(plan_of: Callable[..., Plan], tmp_
     driver = Driver(plan, tmp_path)
     driver.play(lambda trial: dict(zip(("dev/nll", "dev/dist_gap"), next(points), strict=True)))
     assert plan.search is not None
-    best = ranked(driver.search.study, plan.search)
+    best = ranked(driver.search.study, space_of(plan))
     front = pareto_front(best, plan.search.design.directions)
     assert sorted(tuple(one.values) for one in front) == [(0.5, 9.5), (1.0, 9.0), (2.0, 5.0), (4.0, 1.0)]
     assert [tuple(one.values) for one in best] == [
@@ -323,7 +328,7 @@ def test_a_pareto_front_is_what_nothing_beats(plan_of: Callable[..., Plan], tmp_
         (3.0, 6.0),
         (4.0, 2.0),
     ]
-    scatter = SearchResults(driver.search.study, plan.search).scatter()
+    scatter = SearchResults(driver.search.study, space_of(plan)).scatter()
     assert scatter is not None
     assert [point[3] for point in scatter.points] == [True] * 4 + [False] * 2
 
@@ -332,13 +337,13 @@ def test_parallel_coordinates_put_each_value_on_its_axis(plan_of: Callable[..., 
     space = {K: IntDistribution(1, 4), ON: SPACE[ON], GAMMA: FloatDistribution(1, 100, log=True)}
     plan = plan_of(space=space, objectives=("dev/nll", "dev/dist_gap"), num_trials=1)
     assert plan.search is not None
-    study = study_of(plan, "sqlite://")
+    study = study_of(plan.sweep_id, space_of(plan), "sqlite://")
     given = [({K: 4, ON: True, GAMMA: 10.0}, [3.0, 9.0]), ({K: 1, ON: False}, [4.0, 9.0])]
     for number, (params, values) in enumerate(given):
         distributions = {path: space[path] for path in params}
         attributes = {KEY: f"trial{number}"}
         study.add_trial(create_trial(values=values, params=params, distributions=distributions, user_attrs=attributes))
-    plot = SearchResults(study, plan.search).coordinates()
+    plot = SearchResults(study, space_of(plan)).coordinates()
     assert plot is not None
     assert [axis.label for axis in plot.axes] == [
         "num_prompts",
@@ -373,7 +378,7 @@ def test_the_parameter_that_decides_is_the_important_one(plan_of: Callable[..., 
     driver = Driver(plan, tmp_path)
     driver.play(lambda trial: {"dev/nll": float(trial.config.prompts.num_prompts)})
     assert plan.search is not None
-    explored = SearchResults(driver.search.study, plan.search)
+    explored = SearchResults(driver.search.study, space_of(plan))
     (table,) = [of for heading, of in explored.tables().items() if "mattered" in heading]
     shares = {row.label: [entry.value for entry in row.entries] for row in table.rows}
     for index in (0, 1):  # fANOVA, PED-ANOVA
@@ -476,7 +481,7 @@ def test_the_status_of_a_search_counts_what_its_study_has_asked_for(
     study = f"sqlite:///{tmp_path / 'optuna.db'}"
 
     def stands(plan: Plan) -> dict[str, int]:
-        asked = sweep_record.record_of(plan, file="a.py", arguments=[], concurrency=1, study=study, started=0.0)
+        asked = record_of(plan, file="a.py", arguments=[], concurrency=1, study=study, started=0.0)
         sweep_record.write(asked, tmp_path / plan.sweep_id)
         (status,) = statuses(tmp_path)
         return {state: count for state, count in status.counts.items() if count}
@@ -538,7 +543,7 @@ def test_of_planned_trials_what_another_driver_has_comes_last(plan_of: Callable[
         assert ledger.claim(trial.key, owner=other)
     ledger.finish(over.key, owner=other, metrics={"dev/nll": 3.0})
     ledger.fail(broken.key, owner=other, error="no")
-    planned = PlannedSearch(
+    planned = PlannedSearcher(
         "shared",
         trials,
         trials,
@@ -546,10 +551,10 @@ def test_of_planned_trials_what_another_driver_has_comes_last(plan_of: Callable[
         storage=f"sqlite:///{tmp_path / 'optuna.db'}",
         ledger=ledger,
         owner=mine,
-        job_of=lambda one: job_of(one, owner=mine),
+        request_of=request_of,
         budget=Budget(None),
     )
     handed = [planned.suggest(str(number)) for number in range(4)]
-    keys_in_turn = [answer["job"].key for answer in handed if isinstance(answer, dict)]
+    keys_in_turn = [answer["key"] for answer in handed if isinstance(answer, dict)]
     assert keys_in_turn == [one.key for one in (free, broken, over, running)]
     assert planned.suggest("5") == FINISHED

@@ -9,6 +9,7 @@ import pytest
 
 from sweeps.engine.design.designs import Grid
 from sweeps.engine.design.sweep import Sweep
+from sweeps.engine.driver.recall import record_of
 from sweeps.engine.driver.status import statuses
 from sweeps.engine.plan.plan import Plan, expand
 from sweeps.engine.store import sweep_record, trial_folder
@@ -28,8 +29,8 @@ def plan_of(tiny_llama: Path) -> Callable[..., Plan]:
     return expanded
 
 
-def keep(plan: Plan, output: Path, *arguments: str, started: float = 1000.0) -> sweep_record.Record:
-    made = sweep_record.record_of(
+def keep(plan: Plan, output: Path, *arguments: str, started: float = 1000.0) -> sweep_record.SweepRecord:
+    made = record_of(
         plan,
         file=f"{plan.sweep.name}.py",
         arguments=arguments,
@@ -59,6 +60,9 @@ def test_what_is_written_is_read(plan_of: Callable[..., Plan], tmp_path: Path) -
         (["--tracking-uri", "http://host:5000"], ["--tracking-uri=http://host:5000"]),
         (["--study", "postgresql://me:secret@host/db"], ["--study=postgresql://***@host/db"]),
         (["--tracking-uri=http://me:secret@host"], ["--tracking-uri=http://***@host"]),
+        (["--storage", "s3://me:sec@ret/+@bucket/x"], ["--storage=s3://***@bucket/x"]),
+        (["--storage", "s3://bucket/x"], ["--storage=s3://bucket/x"]),
+        (["--study=postgresql://host/db?password=secret"], ["--study=postgresql://***@host/db?password=***"]),
     ],
 )
 def test_what_is_for_one_run_and_passwords_are_not_kept(
@@ -101,7 +105,7 @@ def test_status_counts_what_the_ledger_says(plan_of: Callable[..., Plan], tmp_pa
     history.parent.mkdir(parents=True)
     history.write_text(json.dumps({"step": 1, "total_steps": 4}) + "\n" + '{"step": 2, "tot')
     (status,) = statuses(tmp_path)
-    assert status.counts == {"finished": 1, "failed": 1, "running": 1, "left": 1, "interrupted": 1, "waiting": 1}
+    assert status.counts == {"finished": 1, "failed": 1, "running": 1, "left": 1, "interrupted": 1, "not run": 1}
     assert (status.total, status.is_left) == (6, False)
     shown = {trial.key: trial for trial in status.trials}
     assert shown.keys() == {fails, runs, dies}

@@ -23,15 +23,16 @@ from sweeps.engine.design.designs import Grid
 from sweeps.engine.design.sweep import Sweep
 from sweeps.engine.plan.plan import Plan
 from sweeps.engine.plan.trial import Trial
+from sweeps.engine.store import trial_folder
 from sweeps.engine.store.ledger import Ledger
 from sweeps.engine.store.trial_folder import TrialResult
 from sweeps.engine.tracking.tracker import Tracker
 from sweeps.engine.tracking.uri import check
-from sweeps.engine.worker import retry_policy
+from sweeps.engine.worker.job import Row
 from tests.sweeps.end_to_end.shown import Shown
 
 FACTS = {"git.commit": "abc123", "store": "postgresql://ann:hunter2@db/spt"}
-HISTORY = [{"step": step, "seconds": step / 2, "dev/nll": 4.0 - step / 8} for step in (0, 2, 4)]
+HISTORY = [{"step": step, "total_steps": 4, "seconds": step / 2, "dev/nll": 4.0 - step / 8} for step in (0, 2, 4)]
 FINAL = {"test/f1": 17.5, "test/nll": 3.25, "dev/nll": 3.5}
 FILES = {"config.json", "environment.json", "adapter", "predictions.parquet", "history.jsonl", "metrics.json"}
 
@@ -91,7 +92,7 @@ def run_all(tracker: Tracker, plan: Plan, folder: Path) -> None:
     for trial in plan.trials:
         tracker.begin(trial)
         for row in HISTORY:
-            tracker.progress(trial, row)
+            tracker.progress(trial, Row.of(row))
         tracker.finish(trial, finished(trial, folder))
 
 
@@ -147,7 +148,7 @@ def test_a_child_says_what_it_read_and_how_often_it_was_tried_again(
     plan = make_plan()
     one, other = plan.trials[:2]
     reasons = ("ConnectionError: its worker process has died", "MemoryError")
-    retry_policy.write(tmp_path / one.key, retry_policy.Retries({"micro_batch_size": 2}, reasons))
+    trial_folder.write_retries(tmp_path / one.key, trial_folder.Retries({"micro_batch_size": 2}, reasons))
     for _ in range(2):
         with track(plan) as tracker:
             tracker.finish(one, TrialResult(one.key, "finished", FINAL, leave_files(tmp_path / one.key)))
@@ -301,7 +302,7 @@ def test_a_trial_measured_anew_replaces_its_child(uri: str, track: Callable[...,
     old = Shown(uri).children[trial.key].info.run_id
     with track(plan) as tracker:
         tracker.begin(trial)
-        tracker.progress(trial, {"step": 1, "seconds": 0.5, "dev/nll": 9.0})
+        tracker.progress(trial, Row(1, 4, 0.5, {"dev/nll": 9.0}))
     shown = Shown(uri)
     assert shown.children[trial.key].info.run_id != old
     assert shown.steps(trial.key, "dev/nll") == [(1, 9.0)]

@@ -16,19 +16,21 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from typer.testing import CliRunner
 
+from spt_core import conversations
 from sweeps.engine.cli.main import app
 from sweeps.engine.cluster.resources import Resources
-from sweeps.engine.design.designs import Grid
+from sweeps.engine.design.designs import Grid, factors
 from sweeps.engine.design.sweep import Sweep
-from sweeps.engine.driver import rounds
 from sweeps.engine.plan import plan as planning
 from sweeps.engine.plan.plan import Plan
+from sweeps.engine.store import provenance
 from sweeps.engine.store.layout import OutputLayout
 from sweeps.engine.store.trial_folder import TrialResult
 from sweeps.engine.tracking.logged_trial import LoggedTrial
 from sweeps.engine.tracking.tracker import Tracker
 from sweeps.engine.verify.compare import compare
 from sweeps.engine.worker import attempt
+from sweeps.engine.worker.job import SharedJob
 from tests.conftest import PROJECT, tiny_config
 from tests.sweeps.end_to_end.shown import Shown
 
@@ -53,9 +55,19 @@ def ran(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pla
     plan = planning.expand(sweep, scale="full", device_type="cpu")
     one_thread = Resources(workers=0, cpus_per_worker=1, gpus_per_worker=0.0)
     metrics = {}
+    shared = SharedJob(
+        sweep=plan.sweep_id,
+        base=plan.trials[0].config,
+        layout=OutputLayout(folder),
+        resources=one_thread,
+        owner="ann",
+        facts=provenance.facts(),
+    )
     for trial in plan.trials:
-        job = rounds.job_of(trial, plan, OutputLayout(folder), one_thread, owner="ann", verbose=False)
-        metrics[trial.key] = attempt.run(job, report=lambda row, checkpoint: None, resume_from=None)["metrics"]
+        request = shared.request(trial.key, trial.config, cell=factors(trial.cell), identity=trial.identity)
+        job = shared.job(request)
+        assert job.config == trial.config.model_dump()
+        metrics[trial.key] = attempt.run(job, say=lambda message: None)["metrics"]
     MlflowClient(f"sqlite:///{folder / 'mlflow.db'}").search_experiments()  # its migrations take seconds
     return plan, folder, metrics
 
@@ -176,7 +188,7 @@ def test_one_byte_of_the_data_is_refused_with_file_and_fingerprints(
     text = path.read_bytes()
     at = text.index(b"\t") + 1  # the first byte of the first reply
     path.write_bytes(text[:at] + (b"x" if text[at : at + 1] != b"x" else b"y") + text[at + 1 :])
-    present = planning.conversations.load(path).fingerprint
+    present = conversations.load(path).fingerprint
     fingerprint = logged.plan.trials[0].identity["data"][split]
     assert present != fingerprint
     assert_refused(

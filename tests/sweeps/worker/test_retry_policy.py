@@ -16,11 +16,12 @@ from ray.train import ControllerError
 from ray.tune.execution import tune_controller
 
 from spt_core.config import TrialConfig
-from sweeps.engine.driver.tune_patch import ActorOutOfMemoryError, survive_them
+from sweeps.engine.driver.tune_patch import ActorOutOfMemoryError, survive_memory_kills
+from sweeps.engine.store import trial_folder
 from sweeps.engine.store.trial_folder import Retries
 from sweeps.engine.worker import retry_policy
 from sweeps.engine.worker.failures import found_disk_full, one_line, ran_out_of_memory
-from sweeps.engine.worker.retry_policy import GaveUpError, halved
+from sweeps.engine.worker.retry_policy import GaveUpError, halved, next_attempt
 
 
 class OfWorkersError(Exception):
@@ -74,7 +75,7 @@ def test_of_what_rays_memory_monitor_says_people_are_told_the_first_line() -> No
 
 def test_tune_is_told_of_a_process_killed_for_memory_as_of_a_lost_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tune_controller, "RayActorManager", tune_controller.RayActorManager)
-    survive_them()
+    survive_memory_kills()
     manager = tune_controller.RayActorManager(resource_manager=FixedResourceManager({"CPU": 1}))
     monkeypatch.setattr(manager, "_cleanup_actor", lambda tracked_actor: None)  # there is none
     heard: list[Exception] = []
@@ -100,7 +101,7 @@ def layouts(config: TrialConfig, workers: int = 1) -> list[tuple[int | None, int
     def fail_for_ever() -> None:
         nonlocal so_far
         for _ in range(50):
-            so_far = so_far.after(MemoryError(), config=config, workers=workers, losses=0)
+            so_far = next_attempt(so_far, MemoryError(), config=config, workers=workers, losses=0)
             seen.append((so_far.layout.get("micro_batch_size"), so_far.layout.get("prompts_per_pass")))
 
     with pytest.raises(GaveUpError, match=r"compute\.gradient_checkpointing=true"):
@@ -136,15 +137,15 @@ def test_a_worker_is_replaced_three_times() -> None:
     lost = ConnectionError("its worker died. Some common causes include: (1) and so on for half a page")
     so_far = Retries()
     for losses in range(3):
-        so_far = so_far.after(lost, config=TrialConfig(), workers=1, losses=losses)
+        so_far = next_attempt(so_far, lost, config=TrialConfig(), workers=1, losses=losses)
     assert so_far.layout == {}
     assert so_far.reasons == (one_line(lost),) * 3
     assert "half a page" not in so_far.reasons[0]
     with pytest.raises(GaveUpError, match=r"after 3 retries\)$"):
-        so_far.after(lost, config=TrialConfig(), workers=1, losses=3)
+        next_attempt(so_far, lost, config=TrialConfig(), workers=1, losses=3)
     killed = OfWorkersError(ray.exceptions.RayActorError(error_msg="its process has died"))
     with pytest.raises(GaveUpError, match=r"after 3 retries\); .* set compute\.micro_batch_size"):
-        so_far.after(killed, config=TrialConfig(), workers=1, losses=3)
+        next_attempt(so_far, killed, config=TrialConfig(), workers=1, losses=3)
 
 
 def test_what_train_says_of_its_controller_is_seen_through() -> None:
@@ -159,12 +160,12 @@ def test_a_full_disk_is_a_persons_to_mend() -> None:
     assert found_disk_full(of_database)
     assert one_line(of_database) == "OperationalError: database or disk is full"
     with pytest.raises(GaveUpError, match="free some space"):
-        Retries().after(full, config=TrialConfig(), workers=1, losses=0)
+        next_attempt(Retries(), full, config=TrialConfig(), workers=1, losses=0)
 
 
 def test_retries_are_kept_in_the_trials_folder(tmp_path: Path) -> None:
-    assert retry_policy.read(tmp_path / "trial") == Retries()
+    assert trial_folder.read_retries(tmp_path / "trial") == Retries()
     kept = Retries({"micro_batch_size": 2}, ("MemoryError",))
-    retry_policy.write(tmp_path / "trial", kept)
-    assert retry_policy.read(tmp_path / "trial") == kept
+    trial_folder.write_retries(tmp_path / "trial", kept)
+    assert trial_folder.read_retries(tmp_path / "trial") == kept
     assert retry_policy.describe(kept) == "MemoryError; compute.micro_batch_size=2"
