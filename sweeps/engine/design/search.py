@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
 from sweeps.engine.design import metrics
 from sweeps.engine.design.designs import Case, Cell
 
-if TYPE_CHECKING:  # optuna takes a third of a second to import, which a sweep without a search need not wait for
-    from optuna.distributions import BaseDistribution
+Distribution = Any
+"""One of Optuna's, which takes a third of a second to import: a sweep without a search need not wait for it."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Search:
         ValueError: a number that is none, an objective that is not of dev, or a condition outside the space.
     """
 
-    space: Mapping[str, "BaseDistribution"]
+    space: Mapping[str, Distribution]
     only_if: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     objectives: tuple[str, ...] = (metrics.DEV_NLL,)
     num_trials: int = 100

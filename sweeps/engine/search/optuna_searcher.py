@@ -13,7 +13,6 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
-from ray.tune.search import Searcher
 
 from sweeps.engine.analysis.average_improvement import improvement
 from sweeps.engine.design.metrics import DEV_AVG
@@ -96,10 +95,10 @@ class OptunaSearcher(TrialSource):
         for _ in range(MOST_TWINS):
             if self._failures >= MOST_FAILURES:
                 self.gave_up = f"{self._failures} trials in a row failed; the space holds too much that does not train"
-                return str(Searcher.FINISHED)
+                return str(self.FINISHED)
             with alone(self._ledger, f"study {self._name}", owner=self._owner):
                 if len(keys(self.study)) >= self._space.design.num_trials:
-                    return str(Searcher.FINISHED)
+                    return str(self.FINISHED)
                 asked, trial = self._ask()
             if trial is None or self._answer(asked, trial):
                 continue
@@ -107,7 +106,7 @@ class OptunaSearcher(TrialSource):
             self._proposed(trial)
             return self._request_of(trial)
         self.gave_up = f"{MOST_TWINS} proposals in a row had been tried before: the space counts as explored"
-        return str(Searcher.FINISHED)
+        return str(self.FINISHED)
 
     def _knows_base(self) -> bool:
         """Whether the base has finished, which AVG is relative to; its metrics are kept."""
@@ -126,7 +125,7 @@ class OptunaSearcher(TrialSource):
             return None
         if self._base_failed:
             self.gave_up = "the base failed, to which AVG is relative"
-            return str(Searcher.FINISHED)
+            return str(self.FINISHED)
         base = self._space.trial({})
         self._base_id = trial_id
         self._proposed(base)

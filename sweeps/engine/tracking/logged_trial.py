@@ -10,6 +10,7 @@ from typing import Any
 from sweeps.engine.store import trial_folder
 from sweeps.engine.store.redact import redact
 from sweeps.engine.tracking import mlflow_runs
+from sweeps.engine.tracking.tags import ERROR, PARENT, SWEEP_ID, TRIAL_KEY
 
 _FILES = (trial_folder.CONFIG, trial_folder.ENVIRONMENT, trial_folder.METRICS)
 _NOT_FINISHED = {
@@ -85,7 +86,7 @@ def read(uri: str, run_id: str) -> LoggedTrial:
         metrics=metrics,
         shown=dict(run.data.metrics),
         seeds=_seeds(client, run),
-        primary_metric=_primary_metric(client, tags.get(mlflow_runs.PARENT)),
+        primary_metric=_primary_metric(client, tags.get(PARENT)),
     )
 
 
@@ -93,16 +94,14 @@ def _refuse_all_but_finished(run: Any) -> None:
     run_id, tags = run.info.run_id, run.data.tags
     if run.info.lifecycle_stage == "deleted":
         raise ValueError(f"RUN_ID {run_id}: it is in MLflow's trash; restore it there, or take the run in its place")
-    if mlflow_runs.SWEEP_ID in tags:
-        raise ValueError(
-            f"RUN_ID {run_id}: it is a whole sweep, {tags[mlflow_runs.SWEEP_ID]}; give one of its child runs"
-        )
-    if mlflow_runs.TRIAL_KEY not in tags:
+    if SWEEP_ID in tags:
+        raise ValueError(f"RUN_ID {run_id}: it is a whole sweep, {tags[SWEEP_ID]}; give one of its child runs")
+    if TRIAL_KEY not in tags:
         raise ValueError(f"RUN_ID {run_id}: it is no trial of a sweep; give a child run of one")
     status = run.info.status
     if status == "FAILED":
         raise ValueError(
-            f"RUN_ID {run_id}: the trial failed ({tags.get(mlflow_runs.ERROR, 'no reason was logged')}), so there is "
+            f"RUN_ID {run_id}: the trial failed ({tags.get(ERROR, 'no reason was logged')}), so there is "
             "nothing to verify; run its sweep again, then verify it"
         )
     if status != "FINISHED":
@@ -126,12 +125,12 @@ def _read_json(client: Any, run_id: str, name: str, folder: str) -> dict[str, An
 
 def _seeds(client: Any, run: Any) -> tuple[Mapping[str, float], ...]:
     tags = run.data.tags
-    parent, cell = tags.get(mlflow_runs.PARENT), tags.get("cell")
+    parent, cell = tags.get(PARENT), tags.get("cell")
     if parent is None or cell is None:
         return (dict(run.data.metrics),)
     found = client.search_runs(
         [run.info.experiment_id],
-        f"tags.`{mlflow_runs.PARENT}` = '{parent}' and attributes.status = 'FINISHED'",
+        f"tags.`{PARENT}` = '{parent}' and attributes.status = 'FINISHED'",
         max_results=_MOST_SEEDS,
     )
     # A cell's name may hold quotes, which a filter cannot.

@@ -6,7 +6,6 @@ Whatever is said here may be said twice, late, or by a later run of the same swe
 import json
 import logging
 import os
-import re
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,13 +17,28 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from spt_core.config import flatten
-from sweeps.engine.design.designs import label
 from sweeps.engine.plan.plan import Plan
 from sweeps.engine.plan.trial import Trial
 from sweeps.engine.store import trial_folder
 from sweeps.engine.store.ledger import Ledger, alone
 from sweeps.engine.store.redact import redact
 from sweeps.engine.store.trial_folder import TrialResult
+from sweeps.engine.tracking.tags import (
+    COMPLETE,
+    ERROR,
+    PARENT,
+    REPORT_FILES,
+    REUSED,
+    STATE,
+    STATUS,
+    SWEEP_ID,
+    TRIAL_KEY,
+    metric_name,
+    outline,
+    retry_tags,
+    shortened,
+    trial_tags,
+)
 from sweeps.engine.tracking.uri import check
 from sweeps.engine.worker.job import Row
 
@@ -45,23 +59,6 @@ for _chatty in ("mlflow", "alembic"):
     logging.getLogger(_chatty).setLevel(logging.WARNING)
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # what it raises it also logs, for a page
 
-SWEEP_ID = "spt.sweep_id"
-"""Tag of a parent: the plan it stands for."""
-TRIAL_KEY = "spt.trial_key"
-"""Tag of a child: the trial it stands for."""
-COMPLETE = "spt.complete"
-"""Tag of a child, set last: all there is of a finished trial has arrived."""
-REUSED = "spt.reused"
-"""Tag of a child made from the folder of a trial that had finished before this sweep asked for it."""
-STATE = "spt.state"
-"""Tag of a child that ended: how, as the ledger says it (MLflow has no word for a trial that a search stopped)."""
-ERROR = "spt.error"
-"""Tag of a child that failed: why."""
-RETRIED = "spt.retries"
-"""Tag of a child that ended: how often it was tried again; `spt.retry_reasons` says why, once it was."""
-PARENT = "mlflow.parentRunId"
-REPORT_FILES = ("report.html", "report.md", "results.json")
-_STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED", "pruned": "KILLED"}
 _PROBE = "spt-doctor"
 _PARAM_LENGTH, _TAG_LENGTH, _DATASET_LENGTH, _DIGEST_LENGTH, _LOCK_LENGTH = 6000, 5000, 500, 36, 250
 _PARAMS_A_BATCH, _METRICS_A_BATCH, _RUNS_A_PAGE = 100, 1000, 1000
@@ -123,7 +120,7 @@ class SweepRuns:
         self._add_params(self._parent_id, params, known=parent.data.params)
         note = {"mlflow.note.content": plan.sweep.question} if plan.sweep.question else {}
         for name, value in {**facts, **note}.items():
-            self._client.set_tag(self._parent_id, name, _text(value, _TAG_LENGTH))
+            self._client.set_tag(self._parent_id, name, shortened(value, _TAG_LENGTH))
         self.replan(plan)
         self._client.update_run(self._parent_id, status="RUNNING")
         self._children: dict[str, _Child] = {}
@@ -133,7 +130,7 @@ class SweepRuns:
     def replan(self, plan: Plan) -> None:
         """The sweep, as it is known by now."""
         self._plan = plan
-        self._client.log_text(self._parent_id, redact(json.dumps(_outline(plan), indent=2, default=str)), "plan.json")
+        self._client.log_text(self._parent_id, redact(json.dumps(outline(plan), indent=2, default=str)), "plan.json")
 
     def begin(self, trial: Trial, started: int) -> None:
         """A trial starts, or goes on: its child is RUNNING.
@@ -166,11 +163,11 @@ class SweepRuns:
         self._add_rows(child, [replace(last, metrics=result.metrics)], is_final=True)
         self._add_files(child.id, result.folder, trial_folder.FILES)
         if result.error or child.has_error:
-            self._client.set_tag(child.id, ERROR, _text(result.error or "", _TAG_LENGTH))
+            self._client.set_tag(child.id, ERROR, shortened(result.error or "", _TAG_LENGTH))
             child.has_error = True
-        for name, value in _retry_tags(trial_folder.read_retries(result.folder)).items():
-            self._client.set_tag(child.id, name, _text(value, _TAG_LENGTH))
-        self._client.set_terminated(child.id, _STATUS[result.state], end_time=ended)
+        for name, value in retry_tags(trial_folder.read_retries(result.folder)).items():
+            self._client.set_tag(child.id, name, shortened(value, _TAG_LENGTH))
+        self._client.set_terminated(child.id, STATUS[result.state], end_time=ended)
         self._client.set_tag(child.id, STATE, result.state)
         if result.state == "finished":
             self._client.set_tag(child.id, COMPLETE, "true")
@@ -182,7 +179,7 @@ class SweepRuns:
         Characters that MLflow has no place for in a metric's name become spaces.
         """
         shown = self._client.get_run(self._parent_id).data.metrics
-        named = {_metric_name(name): value for name, value in metrics.items()}
+        named = {metric_name(name): value for name, value in metrics.items()}
         changed = [Metric(name, value, at, 0) for name, value in named.items() if shown.get(name) != value]
         for batch in _batches(changed, _METRICS_A_BATCH):
             self._client.log_batch(self._parent_id, metrics=batch)
@@ -207,15 +204,13 @@ class SweepRuns:
     def _find_or_make_child(self, trial: Trial, started: int, tags: Mapping[str, str] | None = None) -> _Child:
         child = self._children.get(trial.key)
         if child is None:
-            flat = flatten(trial.config)
-            about = {
-                "cell": label(trial.cell),
-                "seed": trial.seed,
-                **{f"factor.{path}": flat[path] for path in self._plan.factors},
-                **_leaves("identity", trial.identity),
-            }
             identity = {PARENT: self._parent_id, TRIAL_KEY: trial.key}
-            run = self._find_or_make(identity, name=trial.label, tags={**about, **(tags or {})}, started=started)
+            run = self._find_or_make(
+                identity,
+                name=trial.label,
+                tags={**trial_tags(trial, self._plan.factors), **(tags or {})},
+                started=started,
+            )
             child = self._children[trial.key] = _Child(run)
         if child.complete:
             return child
@@ -231,7 +226,7 @@ class SweepRuns:
         with self._alone(" ".join(("mlflow", self._experiment_id, *identity.values()))):
             for run in self._search(identity):
                 return run
-            described = {path: _text(value, _TAG_LENGTH) for path, value in tags.items()} | dict(identity)
+            described = {path: shortened(value, _TAG_LENGTH) for path, value in tags.items()} | dict(identity)
             return self._client.create_run(self._experiment_id, start_time=started, tags=described, run_name=name)
 
     def _alone(self, what: str) -> AbstractContextManager[None]:
@@ -256,7 +251,7 @@ class SweepRuns:
 
     def _add_params(self, run_id: str, params: Mapping[str, Any], *, known: Iterable[str]) -> None:
         """Those that the run lacks: MLflow refuses a second value."""
-        fresh = [Param(path, _text(value, _PARAM_LENGTH)) for path, value in params.items() if path not in known]
+        fresh = [Param(path, shortened(value, _PARAM_LENGTH)) for path, value in params.items() if path not in known]
         for batch in _batches(fresh, _PARAMS_A_BATCH):
             self._client.log_batch(run_id, params=batch)
 
@@ -328,21 +323,6 @@ def try_writing(uri: str) -> None:
     client.delete_run(client.create_run(experiment_id).info.run_id)
 
 
-def _outline(plan: Plan) -> dict[str, Any]:
-    return {
-        "sweep": plan.sweep.name,
-        "sweep_id": plan.sweep_id,
-        "question": plan.sweep.question,
-        "scale": plan.scale,
-        "primary_metric": plan.sweep.primary_metric,
-        "baseline": plan.sweep.baseline,
-        "cells": plan.cells,
-        "seeds": plan.seeds,
-        "smallest_p": plan.smallest_p,
-        "trials": [{"key": trial.key, "cell": trial.cell, "seed": trial.seed} for trial in plan.trials],
-    }
-
-
 def _inputs(trial: Trial) -> list[DatasetInput]:
     """The dialogues that a trial reads, by their fingerprints; a trial made by hand may have none."""
     fingerprints: Mapping[str, str] = trial.identity.get("data", {})
@@ -351,7 +331,7 @@ def _inputs(trial: Trial) -> list[DatasetInput]:
     return [
         DatasetInput(
             Dataset(
-                name=_text(source.rsplit("/", 1)[-1], _DATASET_LENGTH),
+                name=shortened(source.rsplit("/", 1)[-1], _DATASET_LENGTH),
                 digest=fingerprints[split][:_DIGEST_LENGTH],
                 source_type="hugging_face" if source.startswith("hf://") else "local",
                 source=json.dumps({"uri": redact(source)}),
@@ -363,33 +343,8 @@ def _inputs(trial: Trial) -> list[DatasetInput]:
     ]
 
 
-def _retry_tags(retried: trial_folder.Retries) -> dict[str, object]:
-    """How often, why, and the layout it went on with."""
-    why = {"spt.retry_reasons": "; ".join(retried.reasons)} if retried.reasons else {}
-    layout = {f"spt.{name}": value for name, value in retried.layout.items()}
-    return {RETRIED: len(retried.reasons), **why, **layout}
-
-
-def _leaves(prefix: str, tree: Mapping[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        path = f"{prefix}.{name}"
-        flat |= _leaves(path, value) if isinstance(value, Mapping) else {path: value}
-    return flat
-
-
-def _metric_name(name: str) -> str:
-    """The name as MLflow takes it: word characters, dots, dashes, single spaces and slashes."""
-    return re.sub(r"/+", "/", " ".join(re.sub(r"[^\w.\-/]+", " ", name).split()))
-
-
 def _batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
     return (items[start : start + size] for start in range(0, len(items), size))
-
-
-def _text(value: object, length: int) -> str:
-    text = redact(str(value))
-    return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
 def now() -> int:
