@@ -184,13 +184,16 @@ def model_of(config: TrialConfig) -> str:
     return next((name for name, make in RECIPES.items() if make().backbone.name == config.backbone.name), "")
 
 
+def group_of(plans: Iterable[Plan]) -> dict[str, int]:
+    """K and L of the first group of prompts among the trials of some sweeps, as `paper.table_4` takes them."""
+    configs = (trial.config for plan in plans for trial in plan.trials)
+    group = next((one.prompts for one in configs if one.method == "spt" and one.num_choices > 1), None)
+    return {} if group is None else {"num_prompts": group.num_prompts, "prompt_length": group.prompt_length}
+
+
 def tables_of(plan: Plan) -> list[Published]:
     """The published tables that a sweep has cells of."""
-    base = plan.trials[0].config
-    of_group = {"num_prompts": max(trial.config.num_choices for trial in plan.trials)}
-    lengths = {t.config.prompts.prompt_length for t in plan.trials if t.config.num_choices > 1}
-    if len(lengths) == 1:
-        of_group["prompt_length"] = lengths.pop()
+    base, of_group = plan.trials[0].config, group_of([plan])
     known = (
         *(paper.table_1(model_of(base)), paper.TABLE_2, paper.TABLE_3),
         *(paper.table_4(**of_group), paper.TABLE_5, paper.table_8(**of_group)),
@@ -212,10 +215,10 @@ def beside(
     """
     ours: dict[str, CellSummary] = {}
     for plan, summaries in found:
-        rows = published.cells.get(plan.sweep.name, {})
         for summary in summaries:
-            if summary.label in rows:
-                ours.setdefault(rows[summary.label], summary)
+            row = published.row_of(plan.sweep.name, summary.trials[0].config)
+            if row is not None:
+                ours.setdefault(row, summary)
     return PaperComparison(published, ours, further or {})
 
 

@@ -20,14 +20,13 @@ from typing import Literal
 from sweeps.engine.analysis import stats
 from sweeps.engine.analysis.cells import CellSummary, is_number
 from sweeps.engine.design import metrics
-from sweeps.engine.paper import published, usage_by_turn
-from sweeps.engine.paper.beside import model_of
-from sweeps.engine.paper.overlap import equal_length_persona_bleu
+from sweeps.engine.paper import claim_measures, published
+from sweeps.engine.paper.beside import beside, model_of, tables_of
 from sweeps.engine.paper.published import CLAIMS, DIST_AVG, Claim
 from sweeps.engine.plan.plan import Plan
 from sweeps.engine.report.table import Entry, Row, Table, interval_text, number
 
-State = Literal["supported", "contradicted", "undecided"]
+ClaimState = Literal["supported", "contradicted", "undecided"]
 LEAST_SEEDS = 3
 """Below which no equality is shown, however equal the values."""
 
@@ -67,7 +66,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Finding:
+class JudgedClaim:
     """What results say of a claim.
 
     Attributes:
@@ -80,14 +79,14 @@ class Finding:
     """
 
     claim: Claim
-    state: State
+    state: ClaimState
     why: str
     parts: tuple[Part, ...]
     seeds: int
     scale: str
 
 
-def judge(found: Found) -> list[Finding]:
+def judge(found: Found) -> list[JudgedClaim]:
     """Every claim, in order; those whose sweeps did not run are undecided.
 
     Args:
@@ -96,12 +95,12 @@ def judge(found: Found) -> list[Finding]:
     return [_judge(claim, found) for claim in CLAIMS]
 
 
-def _judge(claim: Claim, found: Found) -> Finding:
+def _judge(claim: Claim, found: Found) -> JudgedClaim:
     sweep, parts_of = _TESTS[claim.number]
     if sweep not in found:
-        return Finding(claim, "undecided", f"{sweep} did not run", (), 0, "")
+        return JudgedClaim(claim, "undecided", f"{sweep} did not run", (), 0, "")
     plan, summaries = found[sweep]
-    parts = tuple(parts_of({summary.label: summary for summary in summaries}))
+    parts = tuple(parts_of(beside(tables_of(plan)[0], [(plan, summaries)]).ours))
     state, why = decide(parts)
     sources = {source for trial in plan.trials for source in (trial.config.data.train, trial.config.data.test)}
     is_sample = any(source.startswith("sample:") for source in sources)
@@ -112,10 +111,10 @@ def _judge(claim: Claim, found: Found) -> Finding:
     is_convai2 = plan.trials[0].identity.get("data", {}).get("test") == published.TEST_FINGERPRINT
     data = "sample set" if is_sample else "ConvAI2" if is_convai2 else "other data"
     where = f"{plan.scale}, {model}, {data}"
-    return Finding(claim, state, why, parts, len(plan.seeds), where)
+    return JudgedClaim(claim, state, why, parts, len(plan.seeds), where)
 
 
-def decide(parts: Sequence[Part]) -> tuple[State, str]:
+def decide(parts: Sequence[Part]) -> tuple[ClaimState, str]:
     """The verdict on a conjunction, and why.
 
     Args:
@@ -160,7 +159,7 @@ def _against(parts: Sequence[Part], *, is_whole: bool) -> str:
     return ""
 
 
-def ledger_table(findings: Sequence[Finding]) -> Table:
+def ledger_table(findings: Sequence[JudgedClaim]) -> Table:
     """The claims ledger, a row a claim."""
     rows = [
         Row(
@@ -172,7 +171,7 @@ def ledger_table(findings: Sequence[Finding]) -> Table:
     return Table("claim", ("verdict", "what decided it", "seeds", "scale, model, data"), tuple(rows))
 
 
-def document(findings: Sequence[Finding]) -> list[dict[str, object]]:
+def document(findings: Sequence[JudgedClaim]) -> list[dict[str, object]]:
     """The ledger for programs: each claim with every part's differences, mean, interval and p."""
     return [
         {
@@ -198,11 +197,13 @@ def _finite(value: float) -> float | None:
 
 
 Cells = Mapping[str, CellSummary]
+"""The cells of a sweep by the row of the paper's table that each stands for."""
 
 
 def _difference(cells: Cells, better: str, worse: str, metric: str, *, rises: bool = True) -> Part:
     """That one cell has more of a metric than another, or less where it does not rise."""
-    label = f"{metrics.title(metric)}, {better} {'over' if rises else 'under'} {worse}"
+    names = [cells[row].label if row in cells else row for row in (better, worse)]
+    label = f"{metrics.title(metric)}, {names[0]} {'over' if rises else 'under'} {names[1]}"
     at_worse = cells[worse].mean(metric) if worse in cells else None
     if better not in cells or not is_number(cells[better].mean(metric)) or not is_number(at_worse):
         return Part(label, (), 1.0)
@@ -224,26 +225,26 @@ def _beats_prompt_tuning(cells: Cells) -> list[Part]:
 
 
 def _without_contrastive(cells: Cells) -> list[Part]:
-    return [_difference(cells, "all", "without contrastive", metric) for metric in published.FIVE]
+    return [_difference(cells, "SPT", "w/o contrastive", metric) for metric in published.FIVE]
 
 
 def _without_fusion(cells: Cells) -> list[Part]:
-    pair = ("all", "without fusion")
+    pair = ("SPT", "w/o fusion")
     return [_difference(cells, *pair, metric, rises=metric != DIST_AVG) for metric in published.FIVE]
 
 
 def _without_selection(cells: Cells) -> list[Part]:
-    others = ("all", "without contrastive", "without fusion")
-    parts = [_difference(cells, other, "without selection", DIST_AVG) for other in others]
-    summary = cells.get("without selection")
-    shares = [] if summary is None or not summary.is_whole else list(usage_by_turn.largest_shares(summary))
+    others = ("SPT", "w/o contrastive", "w/o fusion")
+    parts = [_difference(cells, other, "w/o selection", DIST_AVG) for other in others]
+    summary = cells.get("w/o selection")
+    shares = [] if summary is None or not summary.is_whole else list(claim_measures.largest_shares(summary))
     return [*parts, _per_seed("share of the most chosen prompt over 95%", [s - 95.0 for s in shares], 1.0)]
 
 
 def _best_is_at_most_4(cells: Cells) -> list[Part]:
     """Per seed: the share of metrics whose best K is at most 4, over one half."""
     label = "share of metrics whose best K is at most 4, over one half"
-    counts = {summary.cell["prompts.num_prompts"]: summary for summary in cells.values() if summary.is_whole}
+    counts = {summary.trials[0].config.prompts.num_prompts: summary for summary in cells.values() if summary.is_whole}
     metrics = [m for m in published.FIVE if all(is_number(summary.mean(m)) for summary in counts.values())]
     if not metrics or not any(k > 4 for k in counts) or not any(k <= 4 for k in counts):
         return [Part(label, (), 0.1)]
@@ -257,14 +258,10 @@ def _best_is_at_most_4(cells: Cells) -> list[Part]:
 
 
 def _longer_prompts(cells: Cells) -> list[Part]:
-    lengths = sorted(int(label.split()[2]) for label in cells if label.startswith("one of "))
-    if len(lengths) < 2:
-        return []
-    as_long, twice = (f"one of {length} tokens" for length in lengths[-2:])
     some = (published.BLEU, published.ROUGE_1, published.ROUGE_2, published.ROUGE_L, DIST_AVG)
     return [
-        *(_difference(cells, "group", as_long, metric) for metric in published.ALL),
-        *(_difference(cells, "group", twice, metric) for metric in some),
+        *(_difference(cells, "SPT", "one prompt of 4", metric) for metric in published.ALL),
+        *(_difference(cells, "SPT", "one prompt of 8", metric) for metric in some),
     ]
 
 
@@ -276,14 +273,14 @@ def _persona(cells: Cells) -> list[Part]:
     parts = [_difference(cells, "SPT", "PT", metric, rises=False) for metric in published.PERSONA]
     label, pairs = "persona BLEU at equal length, SPT under PT", []
     if {"SPT", "PT"} <= cells.keys() and cells["SPT"].is_whole and cells["PT"].is_whole:
-        pairs = equal_length_persona_bleu(cells["SPT"], cells["PT"])
+        pairs = claim_measures.equal_length_persona_bleu(cells["SPT"], cells["PT"])
     allowed = 0.02 * sum(pt for _, pt in pairs) / len(pairs) if pairs else 1.0
     return [*parts, _per_seed(label, [pt - spt for spt, pt in pairs], allowed or 1e-9)]
 
 
 def _stages(cells: Cells) -> list[Part]:
     summary = cells.get("SPT")
-    values = [] if summary is None or not summary.is_whole else usage_by_turn.excess_association(summary)
+    values = [] if summary is None or not summary.is_whole else claim_measures.excess_association(summary)
     return [_per_seed("association of prompt and stage (Cramer's V) over chance", values, 0.05)]
 
 

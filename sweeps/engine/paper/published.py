@@ -7,7 +7,9 @@ what the paper's numbers say of each other is in the tests.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
+from spt_core.config import TrialConfig, flatten
 from sweeps.engine.design.metrics import TABLE_1
 
 F1, BLEU = "test/f1", "test/bleu"
@@ -25,6 +27,16 @@ FIVE = (F1, BLEU, ROUGE_L, BERT_F1, DIST_AVG)
 """The five of Tables 2 to 4."""
 
 
+Levels = Mapping[str, Any]
+"""Config fields by dotted path, with the values that tell a cell from the others of its sweep."""
+
+
+def has_levels(config: TrialConfig, levels: Levels) -> bool:
+    """Whether a config has all of these values."""
+    flat = flatten(config)
+    return all(flat[path] == value for path, value in levels.items())
+
+
 @dataclass(frozen=True)
 class Published:
     """A table of the paper.
@@ -35,7 +47,7 @@ class Published:
         metrics: of its columns.
         rows: label to one value a metric.
         reference: the row that the others are relative to.
-        cells: of our sweeps: sweep name to cell label to the row that it stands for.
+        cells: of our sweeps: sweep name to row to the levels of the cell that stands for it.
         model: recipe of the rows; None where they name their own.
         notes: what a reader should know of the numbers.
     """
@@ -45,7 +57,7 @@ class Published:
     metrics: tuple[str, ...]
     rows: Mapping[str, tuple[float, ...]]
     reference: str
-    cells: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    cells: Mapping[str, Mapping[str, Levels]] = field(default_factory=dict)
     model: str | None = "llama2_7b"
     notes: tuple[str, ...] = ()
 
@@ -56,6 +68,11 @@ class Published:
     def value(self, row: str, metric: str) -> float:
         """The published number; KeyError or ValueError where there is none."""
         return self.rows[row][self.metrics.index(metric)]
+
+    def row_of(self, sweep: str, config: TrialConfig) -> str | None:
+        """The first row whose levels a cell of a sweep has; None where it stands for none."""
+        rows = self.cells.get(sweep, {})
+        return next((row for row, levels in rows.items() if has_levels(config, levels)), None)
 
     def relative(self, row: str, metric: str) -> float:
         """Change from the reference row, in percent of it."""
@@ -87,7 +104,8 @@ _TABLE_1 = {
     },
 }
 
-_PT_AND_SPT = {"table1": {"PT": "PT", "SPT": "SPT"}}
+_K, _L = "prompts.num_prompts", "prompts.prompt_length"
+_PT_AND_SPT: Mapping[str, Mapping[str, Levels]] = {"table1": {"PT": {_K: 1}, "SPT": {"method": "spt"}}}
 
 
 def table_1(model: str) -> Published:
@@ -122,10 +140,8 @@ TABLE_2 = Published(
     reference="SPT",
     cells={
         "loss_ablation": {
-            "all": "SPT",
-            "without contrastive": "w/o contrastive",
-            "without fusion": "w/o fusion",
-            "without selection": "w/o selection",
+            row: {f"losses.{loss}.enabled": row != f"w/o {loss}" for loss in ("contrastive", "selection", "fusion")}
+            for row in ("SPT", "w/o contrastive", "w/o fusion", "w/o selection")
         }
     },
 )
@@ -145,7 +161,7 @@ TABLE_3 = Published(
         "K = 8": (17.48, 2.32, 15.29, 54.87, 13.89),
     },
     reference="K = 1",
-    cells={"k_sweep": {f"num_prompts={k}": f"K = {k}" for k in range(1, 9)}},
+    cells={"k_sweep": {f"K = {k}": {_K: k} for k in range(1, 9)}},
     notes=("As published, K = 1 (plain prompt tuning at these settings) is near the full SPT, far from Table 1's PT.",),
 )
 
@@ -183,6 +199,11 @@ _TABLE_8 = {
 
 def _longer(name: str, caption: str, metrics: tuple[str, ...], num_prompts: int, prompt_length: int) -> Published:
     total = num_prompts * prompt_length
+    group, as_long, twice = (
+        {"method": "spt", _K: num_prompts},
+        *({"method": "spt", _K: 1, _L: length} for length in (total, 2 * total)),
+    )
+    four_shot: Levels = {"method": "in_context", "in_context.num_examples": 4}
     return Published(
         name,
         caption,
@@ -190,12 +211,13 @@ def _longer(name: str, caption: str, metrics: tuple[str, ...], num_prompts: int,
         _TABLE_4 if metrics is FIVE else _TABLE_8,
         reference="SPT",
         cells={
-            "baselines": {"SPT": "SPT", "longer prompt": "one prompt of 4", "LoRA": "LoRA", "four-shot": "in context"},
-            "longer_prompts": {
-                "group": "SPT",
-                f"one of {total} tokens": "one prompt of 4",
-                f"one of {2 * total} tokens": "one prompt of 8",
+            "baselines": {
+                "SPT": group,
+                "one prompt of 4": as_long,
+                "LoRA": {"method": "lora"},
+                "in context": four_shot,
             },
+            "longer_prompts": {"SPT": group, "one prompt of 4": as_long, "one prompt of 8": twice},
         },
         notes=(
             "The paper's prompts have one token each, so its one prompt of 4 has the tokens of its whole group: ours "

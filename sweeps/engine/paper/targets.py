@@ -14,12 +14,11 @@ from typing import Any
 
 from sweeps.engine.analysis.cells import CellSummary
 from sweeps.engine.design.sweep import Sweep
-from sweeps.engine.paper import claims, usage_by_turn
+from sweeps.engine.paper import claim_measures, claims, figures
 from sweeps.engine.paper import published as paper
-from sweeps.engine.paper.beside import PaperComparison, beside, model_of
+from sweeps.engine.paper.beside import PaperComparison, beside, group_of, model_of, tables_of
 from sweeps.engine.paper.claims import Found
-from sweeps.engine.paper.published import Published
-from sweeps.engine.plan.plan import Plan
+from sweeps.engine.paper.published import Published, has_levels
 from sweeps.engine.report import examples
 from sweeps.engine.report.further_tables import measured_tables
 from sweeps.engine.report.latex import latex
@@ -155,11 +154,7 @@ _KEY = (
 
 def _published(name: str, needed: Found) -> Published:
     first = next(iter(needed.values()))[0].trials[0].config
-    group = {"num_prompts": 4, "prompt_length": 8}
-    for run, _ in needed.values():
-        several = [t.config.prompts for t in run.trials if t.config.method == "spt" and t.config.num_choices > 1]
-        if several:
-            group = {"num_prompts": several[0].num_prompts, "prompt_length": several[0].prompt_length}
+    group = group_of(plan for plan, _ in needed.values())
     make = {
         "table1": lambda: paper.table_1(model_of(first)),
         "table2": lambda: paper.TABLE_2,
@@ -173,16 +168,21 @@ def _published(name: str, needed: Found) -> Published:
 
 
 def _further(name: str, needed: Found) -> dict[str, CellSummary]:
-    """K = 1 beside a table that has no such row of its own."""
-    if name == "table2":
-        return {"K = 1 (prompt tuning)": _cell(needed["table1"], "PT")}
-    if name in {"table4", "table8"}:
-        return {"K = 1 (prompt tuning)": _cell(needed["baselines"], "prompt tuning")}
-    return {}
+    """K = 1 beside a table that has no such row of its own: the cell of one prompt, the shortest of several."""
+    of = {"table2": "table1", "table4": "baselines", "table8": "baselines"}.get(name)
+    if of is None:
+        return {}
+    one_prompt = [one for one in needed[of][1] if has_levels(one.trials[0].config, _ONE_PROMPT)]
+    shortest = min(one_prompt, key=lambda one: one.trials[0].config.prompts.prompt_length)
+    return {"K = 1 (prompt tuning)": shortest}
 
 
-def _cell(of: tuple[Plan, Sequence[CellSummary]], label: str) -> CellSummary:
-    return next(summary for summary in of[1] if summary.label == label)
+_ONE_PROMPT = {"method": "spt", "prompts.num_prompts": 1}
+
+
+def _pt_and_spt(needed: Found) -> Mapping[str, CellSummary]:
+    plan, summaries = needed["table1"]
+    return beside(tables_of(plan)[0], [(plan, summaries)]).ours
 
 
 def _conditions(compared: PaperComparison) -> list[str]:
@@ -198,15 +198,15 @@ def _conditions(compared: PaperComparison) -> list[str]:
 
 def _figure(name: str, needed: Found) -> Answer:
     cells = needed["table1"][1]
-    spt = _cell(needed["table1"], "SPT")
+    spt = _pt_and_spt(needed)["SPT"]
     if name == "figure2":
-        association = usage_by_turn.excess_association(spt)
+        association = claim_measures.excess_association(spt)
         said = ", ".join(f"{value:+.3f}" for value in association) or "not measured"
         note = f"Association of prompt and stage (Cramer's V) over chance, by seed: {said}; 0 is none."
-        return Answer(name, {"Figure 2: share of each prompt, in percent": usage_by_turn.usage_table(spt)}, (note,))
+        return Answer(name, {"Figure 2: share of each prompt, in percent": figures.usage_table(spt)}, (note,))
     if name == "figure3":
         note = "Emoji are counted in the replies before the cut. The paper shows examples and no numbers."
-        return Answer(name, {"Figure 3: emoji by prompt": usage_by_turn.emoji_table(spt)}, (note,))
+        return Answer(name, {"Figure 3: emoji by prompt": figures.emoji_table(spt)}, (note,))
     return Answer(name, {"Figure 4: SPT beside prompt tuning": examples.side_by_side(cells)})
 
 
@@ -218,7 +218,8 @@ def _overlap(needed: Found) -> dict[str, Table]:
 def _rating(name: str, needed: Found) -> list[str]:
     if name != "table7":
         return []
-    keys = [one.finished[0][0].key for one in needed["table1"][1] if one.finished]
+    keys = {row: one.finished[0][0].key for row, one in _pt_and_spt(needed).items() if one.finished}
     if len(keys) < 2:
         return ["Both cells have to finish before people can rate them."]
-    return [f"Only people can fill this table: spt human-eval export {keys[1]} {keys[0]}, then spt human-eval import."]
+    export = f"spt human-eval export {keys['SPT']} {keys['PT']}"
+    return [f"Only people can fill this table: {export}, then spt human-eval import."]

@@ -14,7 +14,7 @@ from spt_core.metrics import persona_overlap
 from sweeps import loss_ablation, table1
 from sweeps.engine.analysis.cells import CellSummary, summarise
 from sweeps.engine.design.sweep import Sweep
-from sweeps.engine.paper import beside, claims, usage_by_turn
+from sweeps.engine.paper import beside, claim_measures, claims
 from sweeps.engine.paper import published as paper
 from sweeps.engine.paper.claims import Part, decide
 from sweeps.engine.plan.plan import Plan
@@ -174,10 +174,10 @@ class TestUsage:
         generator = np.random.default_rng(0)
         stages = np.tile(np.arange(3), 40)
         dialogues = np.repeat(np.arange(40), 3)
-        own = usage_by_turn._excess(stages, stages.copy(), dialogues, generator)
+        own = claim_measures._excess(stages, stages.copy(), dialogues, generator)
         assert own > 0.8
         by_chance = [
-            usage_by_turn._excess(stages, generator.integers(3, size=120), dialogues, generator) for _ in range(20)
+            claim_measures._excess(stages, generator.integers(3, size=120), dialogues, generator) for _ in range(20)
         ]
         assert abs(np.mean(by_chance)) < 0.05
 
@@ -187,16 +187,16 @@ class TestUsage:
         generator = np.random.default_rng(1)
         first, second = generator.integers(3, size=90), generator.integers(4, size=90)
         counts = pd.crosstab(first, second).to_numpy()
-        assert usage_by_turn.cramers_v(first, second) == pytest.approx(association(counts, method="cramer"))
+        assert claim_measures.cramers_v(first, second) == pytest.approx(association(counts, method="cramer"))
 
     def test_what_a_dialogue_prefers_is_not_a_stage(self) -> None:
         dialogues = np.repeat(np.arange(30), 3)
-        excess = usage_by_turn._excess(np.tile(np.arange(3), 30), dialogues % 4, dialogues, np.random.default_rng(0))
+        excess = claim_measures._excess(np.tile(np.arange(3), 30), dialogues % 4, dialogues, np.random.default_rng(0))
         assert excess == pytest.approx(0.0, abs=1e-12)
 
 
 def test_overlap_at_equal_length_cuts_the_longer_reply(tmp_path: Path) -> None:
-    from sweeps.engine.paper.overlap import equal_length_persona_bleu
+    from sweeps.engine.paper.claim_measures import equal_length_persona_bleu
 
     plan, cells = run(tmp_path, table1.SWEEP, {"PT": {"test/nll": [3.0]}, "SPT": {"test/nll": [3.0]}})
     persona = "i have two dogs and i like tea with my friends every day"

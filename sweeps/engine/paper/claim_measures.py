@@ -1,17 +1,47 @@
-"""Which prompt is chosen at which turn (Figure 2), whether the two are associated, and emoji by prompt (Figure 3)."""
+"""What the claims of the paper are measured by: overlap with the persona at equal length, and prompts by stage."""
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spt_core.metrics import has_emoji
+from spt_core.metrics import persona_overlap
 from sweeps.engine.analysis.cells import CellSummary
-from sweeps.engine.report.table import ABSENT, Entry, Row, Table, number
 from sweeps.engine.store import trial_folder
 
 PERMUTATIONS = 500
+"""Of the prompts within each dialogue, for the association that chance gives."""
+
+
+def equal_length_persona_bleu(first: CellSummary, second: CellSummary) -> list[tuple[float, float]]:
+    """Persona BLEU (Table 5) of two cells whose replies to each context have as many words, a pair a seed.
+
+    Published BLEU against a whole persona is mostly brevity; at equal length the penalty is the same on both sides.
+
+    Args:
+        first: a cell whose predictions are at hand.
+        second: another, of the same seeds and contexts; else there are no pairs.
+    """
+    columns = ["dialogue", "turn", "persona", "prediction"]
+    pairs = []
+    for (trial, one), (other_trial, other) in zip(first.finished, second.finished, strict=False):
+        rows, other_rows = (trial_folder.read_predictions(of.folder, columns) for of in (one, other))
+        if trial.seed != other_trial.seed or not rows or not other_rows:
+            return []
+        replies = {(row["dialogue"], row["turn"]): row["prediction"].split() for row in other_rows}
+        if replies.keys() != {(row["dialogue"], row["turn"]) for row in rows}:
+            return []
+        cut: tuple[list[str], list[str]] = ([], [])
+        for row in rows:
+            words, others = row["prediction"].split(), replies[row["dialogue"], row["turn"]]
+            length = min(len(words), len(others))
+            cut[0].append(" ".join(words[:length]))
+            cut[1].append(" ".join(others[:length]))
+        personas = [row["persona"] for row in rows]
+        pairs.append(
+            (persona_overlap(cut[0], personas)["persona_bleu"], persona_overlap(cut[1], personas)["persona_bleu"])
+        )
+    return pairs
 
 
 def largest_shares(summary: CellSummary) -> Iterator[float]:
@@ -66,45 +96,3 @@ def cramers_v(first: NDArray[np.intp], second: NDArray[np.intp]) -> float:
     expected = counts.sum(1, keepdims=True) * counts.sum(0, keepdims=True) / counts.sum()
     chi_squared = float(((counts - expected) ** 2 / expected).sum())
     return float(np.sqrt(chi_squared / counts.sum() / (min(num) - 1)))
-
-
-def usage_table(summary: CellSummary) -> Table:
-    """Figure 2: how often each prompt is chosen at each stage of the dialogue, in percent of its replies, by seed."""
-    titles = ("opening", "middle", "closing", "all turns")
-    rows = []
-    for trial, result in summary.finished:
-        chosen = trial_folder.read_predictions(result.folder, ["stage", "prompt"]) or []
-        by_stage = [[row["prompt"] for row in chosen if row["stage"] == stage] for stage in titles[:3]]
-        by_stage.append([row["prompt"] for row in chosen])
-        for k in range(trial.config.num_choices):
-            entries = tuple(_share(of, k) for of in by_stage)
-            rows.append(Row(f"seed {trial.seed}, prompt {k + 1}", entries))
-    return Table(summary.label, titles, tuple(rows))
-
-
-def emoji_table(summary: CellSummary) -> Table:
-    """Figure 3: replies of each prompt, and the share of them that have an emoji, by stage."""
-    titles = ("replies", "with emoji, %", "opening, %", "middle, %", "closing, %")
-    rows = []
-    for trial, result in summary.finished:
-        replies = trial_folder.read_predictions(result.folder, ["stage", "prompt", "raw_prediction"]) or []
-        for k in range(trial.config.num_choices):
-            of_prompt = [row for row in replies if row["prompt"] == k]
-            stages = [[row for row in of_prompt if row["stage"] == stage] for stage in ("opening", "middle", "closing")]
-            entries = (Entry(str(len(of_prompt)), value=len(of_prompt)), *map(_emoji, (of_prompt, *stages)))
-            rows.append(Row(f"seed {trial.seed}, prompt {k + 1}", entries))
-    return Table(summary.label, titles, tuple(rows))
-
-
-def _share(chosen: Sequence[int], prompt: int) -> Entry:
-    if not chosen:
-        return Entry(ABSENT)
-    share = 100 * Counter(chosen)[prompt] / len(chosen)
-    return Entry(number(share, 1), value=share)
-
-
-def _emoji(rows: Sequence[dict[str, str]]) -> Entry:
-    if not rows:
-        return Entry(ABSENT)
-    share = 100 * sum(has_emoji(row["raw_prediction"]) for row in rows) / len(rows)
-    return Entry(number(share, 1), value=share)
