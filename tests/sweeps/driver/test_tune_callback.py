@@ -14,7 +14,7 @@ from sweeps.engine.store import trial_folder
 from sweeps.engine.store.layout import OutputLayout
 from sweeps.engine.store.ledger import Ledger
 from sweeps.engine.worker import retry_policy
-from tests.sweeps.tracking.test_tracker import make_plan
+from tests.sweeps.tracking.tracked_trials import make_plan
 
 LOW = ActorOutOfMemoryError("the node was running low on memory")
 DIED = RayActorError(error_msg="its process has died")
