@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from sweeps.engine.cli import options
 from sweeps.engine.cli.exits import refusing_bad_input
 
 if TYPE_CHECKING:
@@ -37,8 +38,8 @@ def chat(
     persona: Annotated[list[str] | None, typer.Option(help="A sentence of the persona; may be repeated.")] = None,
     say: Annotated[list[str] | None, typer.Option(help="Say this, print the reply and exit; may be repeated.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="With --say: a JSON object a reply.")] = False,
-    output: Annotated[Path, typer.Option(help="Output folder of the sweeps.")] = Path("runs"),
-    tracking_uri: Annotated[str | None, typer.Option(help="MLflow. Default: in the output folder.")] = None,
+    output: options.Output = options.RUNS,
+    tracking_uri: options.TrackingUri = None,
 ) -> None:
     """Talk to a trained adapter and see which prompt each reply came from."""
     with refusing_bad_input():

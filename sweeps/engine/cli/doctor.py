@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from sweeps.engine.cli import options
 from sweeps.engine.cli.exits import FAILED_TRIALS, refusing_bad_input
 
 if TYPE_CHECKING:
@@ -38,11 +39,9 @@ def doctor(
     model: Annotated[str, typer.Option(help="A model that every node should have.")] = "bundled:smollm2-135m",
     train: Annotated[str, typer.Option(help="Training dialogues that every node should read.")] = "sample:train",
     test: Annotated[str, typer.Option(help="Test dialogues, likewise.")] = "sample:valid",
-    output: Annotated[Path, typer.Option(help="Output folder of the sweeps.")] = Path("runs"),
-    storage: Annotated[
-        str | None, typer.Option(envvar="SPT_STORAGE", help="What all nodes share: a bucket or a folder.")
-    ] = None,
-    tracking_uri: Annotated[str | None, typer.Option(envvar="MLFLOW_TRACKING_URI", help="MLflow.")] = None,
+    output: options.Output = options.RUNS,
+    storage: options.Storage = None,
+    tracking_uri: options.TrackingUri = None,
     trials: Annotated[int, typer.Option(help="How many the disk should hold.")] = 24,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:

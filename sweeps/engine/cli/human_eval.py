@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from sweeps.engine.cli import options
 from sweeps.engine.cli.exits import refusing_bad_input
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def export_sheet(
     output: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="A new folder. Default: RUNS/human_eval/RUN_A-RUN_B.")
     ] = None,
-    runs: Annotated[Path, typer.Option(help="Output folder of the sweeps.")] = Path("runs"),
+    runs: options.Output = options.RUNS,
 ) -> None:
     """Write a blinded sheet of both runs' responses, the rubric, and the key."""
     from sweeps.engine.human_eval import sheets as human_eval

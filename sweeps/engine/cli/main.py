@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from sweeps.engine.cli import options
 from sweeps.engine.cli.chat import EPILOG as CHAT_EPILOG
 from sweeps.engine.cli.chat import chat
 from sweeps.engine.cli.console import relative
@@ -68,7 +69,6 @@ def main(sweep: Sweep) -> None:
 
 _SweepFile = Annotated[Path, typer.Argument(metavar="FILE", help="Of this project's, one in sweeps/.")]
 _Known = Annotated[str, typer.Argument(metavar="SWEEP", help="Its id, the start of it, or its file; see spt status.")]
-_Output = Annotated[Path, typer.Option(help="Output folder of the sweeps.")]
 _PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 
@@ -88,7 +88,7 @@ def plan_file(context: typer.Context, file: _SweepFile) -> None:
 def resume(
     context: typer.Context,
     sweep: _Known,
-    output: _Output = Path("runs"),
+    output: options.Output = options.RUNS,
 ) -> None:
     """Go on with a sweep of an output folder.
 
@@ -101,7 +101,7 @@ def resume(
 def report(
     context: typer.Context,
     sweep: _Known,
-    output: _Output = Path("runs"),
+    output: options.Output = options.RUNS,
     study: Annotated[
         str | None, typer.Option(help="Its Optuna storage, which is asked for again where that has a password.")
     ] = None,
@@ -154,7 +154,7 @@ def _run_file(context: typer.Context, file: Path, arguments: list[str]) -> None:
 
 @app.command()
 def ui(
-    output: Annotated[Path, typer.Option(help="Output folder of the sweeps.")] = Path("runs"),
+    output: options.Output = options.RUNS,
     port: Annotated[int, typer.Option(help="Port on this machine.")] = 5000,
 ) -> None:
     """Open the MLflow UI over an output folder, on the loopback address."""

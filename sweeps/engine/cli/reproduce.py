@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from spt_core.recipes import RECIPES
+from sweeps.engine.cli import options
 from sweeps.engine.cli.console import make_console, print_end, relative
 from sweeps.engine.cli.exits import INTERRUPTED, refusing_bad_input
 from sweeps.engine.cluster.ray_runtime import connection, ray_runtime
-from sweeps.engine.design.scales import SCALES
 
 if TYPE_CHECKING:
     from sweeps.engine.driver.request import ResolvedRequest
@@ -47,33 +46,22 @@ def reproduce(
             help="table1, table2, table3, table4, table5, table7, table8, figure2, figure3, figure4, claims or all.",
         ),
     ],
-    model: Annotated[str | None, typer.Option(help=f"A recipe ({', '.join(RECIPES)}), or a Hub id or folder.")] = None,
-    scale: Annotated[str, typer.Option(help=f"How large: {', '.join(SCALES)}.")] = "demo",
-    seeds: Annotated[int | None, typer.Option(help="Seeds a cell. Six give an exact p of 0.03 a chance.")] = None,
-    train: Annotated[str | None, typer.Option(help="Training dialogues. Default: the bundled sample set.")] = None,
-    test: Annotated[str | None, typer.Option(help="Test dialogues, likewise.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Optimisation steps a trial, at most.")] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="FIELD=VALUE", help="Override a config field; may be repeated."),
-    ] = None,
-    workers: Annotated[int, typer.Option(help="Ray Train workers a trial; 0 trains in the Tune process.")] = 1,
-    cpus_per_worker: Annotated[int | None, typer.Option(help="CPUs and threads of each worker.")] = None,
-    gpus_per_worker: Annotated[
-        float | None, typer.Option(help="GPUs of each worker, may be a fraction. Default: 1 where there are any.")
-    ] = None,
-    concurrency: Annotated[int | None, typer.Option(help="Trials at once. Default: as many as fit.")] = None,
-    output: Annotated[Path, typer.Option(help="Folder of ledger, trials, reports and the default MLflow.")] = Path(
-        "runs"
-    ),
-    storage: Annotated[
-        str | None, typer.Option(envvar="SPT_STORAGE", help="On a cluster: what all nodes share; see spt run.")
-    ] = None,
-    tracking_uri: Annotated[
-        str | None, typer.Option(envvar="MLFLOW_TRACKING_URI", help="MLflow. Default: in the output folder.")
-    ] = None,
+    model: options.Model = None,
+    scale: options.Scale = "demo",
+    seeds: options.Seeds = None,
+    train: options.Train = None,
+    test: options.Test = None,
+    steps: options.Steps = None,
+    settings: options.Settings = None,
+    workers: options.Workers = 1,
+    cpus_per_worker: options.CpusPerWorker = None,
+    gpus_per_worker: options.GpusPerWorker = None,
+    concurrency: options.Concurrency = None,
+    output: options.Output = options.RUNS,
+    storage: options.Storage = None,
+    tracking_uri: options.TrackingUri = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plans and stop.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Show what Ray, Tune and Train say.")] = False,
+    verbose: options.Verbose = False,
 ) -> None:
     """Reproduce a table, a figure or the claims of the paper: ours beside the published.
 

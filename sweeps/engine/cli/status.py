@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sweeps.engine.cli import options
 from sweeps.engine.cli.exits import refusing_bad_input
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def status(
     sweep: Annotated[
         str | None, typer.Argument(metavar="SWEEP", help="Its id, the start of it, or its file; all when left out.")
     ] = None,
-    output: Annotated[Path, typer.Option(help="Output folder of the sweeps.")] = Path("runs"),
+    output: options.Output = options.RUNS,
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
     """Show how the sweeps of an output folder stand.

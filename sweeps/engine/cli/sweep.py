@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from spt_core.recipes import RECIPES
+from sweeps.engine.cli import options
 from sweeps.engine.cli.console import make_console, print_answer, print_end, print_place, show_log
 from sweeps.engine.cli.exits import refusing_bad_input
-from sweeps.engine.design.scales import SCALES
 from sweeps.engine.design.sweep import Sweep
 
 if TYPE_CHECKING:
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from sweeps.engine.driver.request import Request, ResolvedRequest
     from sweeps.engine.plan.plan import Plan
 
-_SCALES = "; ".join(f"{name} ({scale.about})" for name, scale in SCALES.items())
 _SWEEP_EPILOG = """\b
 Examples:
   # the demo: minutes on two cores
@@ -87,54 +85,28 @@ def command_of(sweep: Sweep, question: str, *, program: str, file: str, argument
     @single.command(help=question or sweep.name, epilog=_SWEEP_EPILOG.format(program=program))
     def run(
         *,
-        scale: Annotated[str, typer.Option(help=f"How large: {_SCALES}.")] = "demo",
-        settings: Annotated[
-            list[str] | None,
-            typer.Option("--set", metavar="FIELD=VALUE", help="Override a config field; may be repeated."),
-        ] = None,
-        train: Annotated[str | None, typer.Option(help="Training dialogues: a file, hf://..., sample:train.")] = None,
-        test: Annotated[str | None, typer.Option(help="Test dialogues, likewise.")] = None,
-        model: Annotated[
-            str | None,
-            typer.Option(
-                help=f"A recipe ({', '.join(RECIPES)}), which brings its settings, or a Hub id or folder, which "
-                "replaces the backbone alone."
-            ),
-        ] = None,
-        seeds: Annotated[int | None, typer.Option(help="Seeds a cell, paired across cells.")] = None,
+        scale: options.Scale = "demo",
+        settings: options.Settings = None,
+        train: options.Train = None,
+        test: options.Test = None,
+        model: options.Model = None,
+        seeds: options.Seeds = None,
         objectives: Annotated[
             list[str] | None,
             typer.Option("--objective", help="What a search is for, a dev metric such as dev/f1; may be repeated."),
         ] = None,
         trials: Annotated[int | None, typer.Option(help="Distinct trials of a search.")] = None,
-        steps: Annotated[int | None, typer.Option(help="Optimisation steps a trial, at most.")] = None,
-        workers: Annotated[int, typer.Option(help="Ray Train workers a trial; 0 trains in the Tune process.")] = 1,
-        cpus_per_worker: Annotated[int | None, typer.Option(help="CPUs and threads of each worker.")] = None,
-        gpus_per_worker: Annotated[
-            float | None, typer.Option(help="GPUs of each worker, may be a fraction. Default: 1 where there are any.")
-        ] = None,
-        concurrency: Annotated[int | None, typer.Option(help="Trials at once. Default: as many as fit.")] = None,
+        steps: options.Steps = None,
+        workers: options.Workers = 1,
+        cpus_per_worker: options.CpusPerWorker = None,
+        gpus_per_worker: options.GpusPerWorker = None,
+        concurrency: options.Concurrency = None,
         spread: Annotated[
             bool, typer.Option("--spread/--pack", help="A trial's workers on many nodes, or on as few as hold them.")
         ] = False,
-        output: Annotated[Path, typer.Option(help="Folder of ledger, trials, reports and the default MLflow.")] = Path(
-            "runs"
-        ),
-        storage: Annotated[
-            str | None,
-            typer.Option(
-                envvar="SPT_STORAGE",
-                help="On a cluster: what all nodes share, for checkpoints and trials' files: s3://BUCKET/FOLDER, or a "
-                "folder. Default: the output folder.",
-            ),
-        ] = None,
-        tracking_uri: Annotated[
-            str | None,
-            typer.Option(
-                envvar="MLFLOW_TRACKING_URI",
-                help="MLflow: http://host:port or sqlite:///file. Default: in the output folder.",
-            ),
-        ] = None,
+        output: options.Output = options.RUNS,
+        storage: options.Storage = None,
+        tracking_uri: options.TrackingUri = None,
         study: Annotated[
             str | None,
             typer.Option(help="Optuna storage: a database's URL, or journal:FILE. Default: in the output folder."),
@@ -155,7 +127,7 @@ def command_of(sweep: Sweep, question: str, *, program: str, file: str, argument
         rerun: Annotated[bool, typer.Option("--rerun", help="Run finished trials again.")] = False,
         only_report: Annotated[bool, typer.Option("--only-report", hidden=True)] = False,
         as_sweep: Annotated[str | None, typer.Option("--as-sweep", hidden=True)] = None,
-        verbose: Annotated[bool, typer.Option("--verbose", help="Show what Ray, Tune and Train say.")] = False,
+        verbose: options.Verbose = False,
     ) -> None:
         from sweeps.engine.cluster.ray_runtime import connection
 

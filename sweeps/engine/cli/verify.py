@@ -11,6 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from sweeps.engine.cli import options
 from sweeps.engine.cli.console import make_console
 from sweeps.engine.cli.exits import refusing_bad_input
 
@@ -39,8 +40,8 @@ Exit status:
 def verify(
     *,
     run_id: Annotated[str, typer.Argument(metavar="RUN_ID", help="MLflow run id of a finished trial.")],
-    tracking_uri: Annotated[str | None, typer.Option(help="MLflow. Default: in the output folder.")] = None,
-    output: Annotated[Path, typer.Option(help="Output folder of the sweeps.")] = Path("runs"),
+    tracking_uri: options.TrackingUri = None,
+    output: options.Output = options.RUNS,
     train: Annotated[str | None, typer.Option(help="Where its training dialogues are now.")] = None,
     test: Annotated[str | None, typer.Option(help="Where its test dialogues are now.")] = None,
     model: Annotated[str | None, typer.Option(help="Where its backbone is now.")] = None,
