@@ -13,11 +13,8 @@ from sweeps.engine.doctor.finding import Finding, Request
 from tests.sweeps.doctor.findings import levels, only
 
 V100 = Gpu("Tesla V100-SXM2-32GB", (7, 0), has_bfloat16=False)
-
 A100 = Gpu("NVIDIA A100-SXM4-40GB", (8, 0), has_bfloat16=True)
-
 TORCH_2_10 = ("sm_70", "sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120")
-
 LATER_TORCH = ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120")
 
 
