@@ -3,7 +3,6 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import optuna
 from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator, get_param_importances
@@ -12,30 +11,15 @@ from optuna.trial import FrozenTrial, TrialState
 from sweeps.engine.design import metrics
 from sweeps.engine.design.search import Search
 from sweeps.engine.plan.search_space import SearchSpace
-from sweeps.engine.report.figures import WIDTH, Tick, axis
-from sweeps.engine.report.parallel_coordinates import Coordinates, coordinates, text_of
+from sweeps.engine.report import search_figures
+from sweeps.engine.report.drawing import Drawn
+from sweeps.engine.report.figures import short, text_of
 from sweeps.engine.report.table import ABSENT, Entry, Row, Table, number
 from sweeps.engine.search.study import ABANDONED, ERROR, KEY, pareto_front, ranked
 
 LEAST_TRIALS = 8
 """Full-budget trials below which an importance would say nothing."""
 _MOST_ROWS = 20
-
-
-@dataclass(frozen=True)
-class Scatter:
-    """Two objectives against each other, a point a trial; those of the Pareto front are joined."""
-
-    titles: tuple[str, str]
-    height: float
-    left: float
-    right: float
-    top: float
-    bottom: float
-    x_ticks: tuple[Tick, ...]
-    y_ticks: tuple[Tick, ...]
-    points: tuple[tuple[float, float, str, bool], ...]
-    front: str
 
 
 class SearchResults:
@@ -86,7 +70,7 @@ class SearchResults:
             levels = [_level(one, path) for path in self._design.space]
             notes = ("Pareto front",) if one in front and len(self._design.objectives) > 1 else ()
             rows.append(Row(one.user_attrs[KEY][:8], (*values, *levels), notes))
-        return Table("trial", (*self._design.objectives, *map(_short, self._design.space)), tuple(rows))
+        return Table("trial", (*self._design.objectives, *map(short, self._design.space)), tuple(rows))
 
     def _importance_table(self) -> Table:
         """Shares of the variance over full-budget trials; a conditional parameter over the trials that have it."""
@@ -100,7 +84,7 @@ class SearchResults:
             entries: list[Entry] = []
             for index in range(len(self._design.objectives)):
                 entries += [Entry(number(share, 2), value=share) for share in self._importance(having, path, index)]
-            rows.append(Row(_short(path), (*entries, Entry(str(len(having)), value=len(having)))))
+            rows.append(Row(short(path), (*entries, Entry(str(len(having)), value=len(having)))))
         return Table("parameter", (*titles, "trials"), tuple(rows))
 
     def _importance(self, having: Sequence[FrozenTrial], path: str, objective: int) -> list[float | None]:
@@ -125,40 +109,16 @@ class SearchResults:
             shares.append(share if math.isfinite(share) else None)
         return shares
 
-    def scatter(self) -> Scatter | None:
-        """The first two objectives against each other; None with one objective or no trial."""
-        if len(self._design.objectives) < 2 or not self._ranked:
-            return None
-        left, right, top, bottom = 64.0, WIDTH - 18.0, 14.0, 300.0
-        x, x_ticks = axis([one.values[0] for one in self._ranked], left, right)
-        y, y_ticks = axis([one.values[1] for one in self._ranked], bottom, top)
-        front = pareto_front(self._ranked, self._design.directions)
-        points = tuple(
-            (
-                x(one.values[0]),
-                y(one.values[1]),
-                _values(one, self._design),
-                one in front,
-            )
-            for one in self._ranked
-        )
-        joined = sorted((at[0], at[1]) for at in points if at[3])
-        path = "M" + " L".join(f"{at[0]:.1f} {at[1]:.1f}" for at in joined)
-        titles = self._design.objectives[:2]
-        return Scatter((titles[0], titles[1]), bottom + 44, left, right, top, bottom, x_ticks, y_ticks, points, path)
+    def figures(self) -> list[Drawn]:
+        """The first two objectives, if there are two, and parallel coordinates.
 
-    def coordinates(self) -> Coordinates | None:
-        """Every parameter and objective; the Pareto front, or of one objective what is confirmed, is marked."""
+        The Pareto front, or of one objective what is confirmed, is marked.
+        """
         best = self._ranked[: self._design.confirm]
         if len(self._design.objectives) > 1:
             best = pareto_front(self._ranked, self._design.directions)
-        return coordinates(self._ranked, self._design, best=best, short=_short)
-
-
-def _values(one: FrozenTrial, design: Search) -> str:
-    named = zip(design.objectives, one.values, strict=True)
-    values = ", ".join(f"{name} {number(value, metrics.of(name).decimals)}" for name, value in named)
-    return f"{one.user_attrs[KEY][:8]}: {values}"
+        both = (search_figures.scatter, search_figures.coordinates)
+        return [drawn for draw in both if (drawn := draw(self._ranked, self._design, best)) is not None]
 
 
 def _entry(value: float, metric: str) -> Entry:
@@ -170,8 +130,3 @@ def _level(one: FrozenTrial, path: str) -> Entry:
     if level is None:
         return Entry(ABSENT)
     return Entry(text_of(level), value=float(level))
-
-
-def _short(path: str) -> str:
-    """`contrastive.weight` for `losses.contrastive.weight`, `num_prompts` for `prompts.num_prompts`."""
-    return path.removeprefix("losses.").removesuffix(".enabled").removeprefix("prompts.").removeprefix("optim.")

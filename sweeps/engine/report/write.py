@@ -1,4 +1,4 @@
-"""The answer of a sweep as files: a page for people, Markdown, LaTeX for a paper, JSON and CSV for programs.
+"""The answer of a sweep as files: a page for people, Markdown, LaTeX and figures for a paper, JSON, CSV for programs.
 
 `report.html` is one file that asks nothing of the network; its content security policy holds it to that, and runs no
 script but its own. `results_json` documents the formats for programs. `table.tex` needs booktabs.
@@ -6,7 +6,6 @@ script but its own. `results_json` documents the formats for programs. `table.te
 
 import base64
 import hashlib
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from sweeps.engine.design import metrics
 from sweeps.engine.plan.plan import Plan
 from sweeps.engine.plan.trial import Trial
 from sweeps.engine.report import checklist, examples, figures, further_tables, main_tables
+from sweeps.engine.report.drawing import Drawn, with_minus_signs
 from sweeps.engine.report.latex import latex
 from sweeps.engine.report.results_json import describe_trial, results_json, trials_csv
 from sweeps.engine.report.table import Table, escape, markdown
@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # it imports optuna, for which a sweep without a search need 
     from sweeps.engine.report.search_results import SearchResults
 
 HTML, MARKDOWN, RESULTS, LATEX, CSV = "report.html", "report.md", "results.json", "table.tex", "trials.csv"
+FIGURES = "figures"
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -71,7 +72,7 @@ def write(
     searched: "SearchResults | None" = None,
     published: Sequence[PublishedTable] = (),
 ) -> Path:
-    """Write `report.html`, `report.md`, `table.tex`, `results.json` and `trials.csv` into a folder.
+    """Write `report.html`, `report.md`, `table.tex`, `results.json`, `trials.csv` and `figures/` into a folder.
 
     Args:
         answer: of the sweep.
@@ -101,6 +102,10 @@ def write(
     }
     for name, text in texts.items():
         write_whole(folder / name, text)
+    (folder / FIGURES).mkdir(exist_ok=True)
+    for name, drawn in report.drawn.items():
+        for suffix, content in drawn.files.items():
+            (folder / FIGURES / f"{name}.{suffix}").write_bytes(content)
     return folder / HTML
 
 
@@ -130,9 +135,19 @@ class _Report:
         self.checklist = checklist.fill(plan, summaries, answer.results, self.facts)
         self.commands = checklist.commands(plan, answer.results, self.facts)
         self.at_equal_compute = further_tables.at_equal_compute(summaries)
+        self.cells = figures.series(summaries, primary)
+        self.drawn = {one.name: one for one in self._draw() if one is not None}
         first, _, rest = plan.sweep.question.strip().partition("\n")
         self.question = first or plan.sweep.name
         self.prediction = " ".join(rest.split())
+
+    def _draw(self) -> Iterable[Drawn | None]:
+        metric = self.plan.sweep.primary_metric
+        yield figures.dot_plot(self.cells, metric)
+        yield figures.dot_plot(self.cells, metric, self.answer.primary)
+        for by in ("step", "seconds"):
+            yield figures.learning_curves(self.cells, by)
+        yield from self.searched.figures() if self.searched else []
 
     @property
     def unfinished(self) -> list[tuple[Trial, TrialResult | None, str]]:
@@ -186,7 +201,7 @@ class _Report:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        environment.filters["minus"] = _with_minus_signs
+        environment.filters["minus"] = with_minus_signs
         common, varied = _common_config(self.plan)
         return environment.get_template("report.html.jinja").render(
             report=self,
@@ -198,21 +213,14 @@ class _Report:
                 (metrics.title(one), main_tables.seeds_table(summaries, self.comparisons.get(one, []), one))
                 for one in dict.fromkeys([primary, *self.comparisons])
             ],
-            values=figures.values_plot(summaries, primary, self.metric_name),
-            differences=figures.differences_plot(
-                summaries, self.answer.primary, primary, f"difference in {self.metric_name}"
-            ),
-            curves=figures.learning_curves(summaries),
-            curves_by_seconds=figures.learning_curves(summaries, by="seconds"),
-            usages=figures.usages(summaries),
+            drawn=self.drawn,
+            usages=figures.usages(self.cells),
             hues=figures.hues(summaries),
             examples=examples.sample(summaries),
             num_finished=len(self.plan.distinct) - len(self.unfinished),
             common_config=common,
             varied_config=varied,
             identity=_identity(self.plan),
-            front=self.searched.scatter() if self.searched else None,
-            coordinates=self.searched.coordinates() if self.searched else None,
             trials=[
                 describe_trial(trial, self.answer.results.get(key), self.folder)
                 for key, trial in self.plan.distinct.items()
@@ -244,8 +252,3 @@ def _identity(plan: Plan) -> dict[str, list[str]]:
             for path, leaf in value.items() if isinstance(value, Mapping) else [("", value)]:
                 found.setdefault(f"{name} {path}".strip(), {})[str(leaf)] = None
     return {name: list(values) for name, values in found.items()}
-
-
-def _with_minus_signs(text: str) -> str:
-    """Text as it is set on a page: a true minus before a number, and an arrow for `->`."""
-    return re.sub(r"(?<![\w.=])-(?=\d)", "\N{MINUS SIGN}", str(text)).replace("->", "\N{RIGHTWARDS ARROW}")

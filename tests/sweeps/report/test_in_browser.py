@@ -11,6 +11,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select
 
+from sweeps.engine.report.drawing import colour
 from tests.sweeps.report.test_write import THREE_SEEDS, make
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -75,18 +76,65 @@ def test_a_script_that_is_not_ours_does_not_run(opened: webdriver.Chrome) -> Non
 
 
 def test_figures_are_drawn(opened: webdriver.Chrome) -> None:
-    figures = opened.find_elements(By.TAG_NAME, "svg")
-    labels = [figure.get_attribute("aria-label") or "" for figure in visible(figures)]
-    for name in ("test NLL by cell", "difference in test NLL by cell", "Prompt usage by turn"):
-        assert any(name in label for label in labels)
-    assert sum("Dev NLL by" in label for label in labels) == 2  # by step, and by time
-    for figure in visible(figures):
-        assert figure.size["width"] > 150
-        assert figure.size["height"] > 40
-    drawn = opened.execute_script(
-        "return [...document.querySelectorAll('svg .point')].filter(p => p.getBoundingClientRect().width > 2).length"
+    figures = visible(opened.find_elements(By.TAG_NAME, "svg"))
+    labels = [figure.get_attribute("aria-label") for figure in figures]
+    assert labels == [
+        *("test NLL by cell", "difference in test NLL by cell"),
+        *(f"Dev NLL by {by}, a line a trial" for by in ("optimisation step", "seconds since the start of the trial")),
+    ]
+    for figure in figures:
+        assert figure.size["width"] > 400
+        assert figure.size["height"] > 100
+    sizes = opened.execute_script(
+        "return [...document.querySelectorAll('svg use:has(title)')].map(p => p.getBoundingClientRect().width)"
     )
-    assert drawn >= 3 * 3
+    assert len(sizes) == 8 + 3 + 2 * 9  # of nine trials one is lost: its cell is not compared, but it has a history
+    assert min(sizes) > 5
+    panels = visible(opened.find_elements(By.CSS_SELECTOR, ".panels table"))
+    assert [panel.text.splitlines()[0] for panel in panels] == ["num_prompts=2 seed 0", "num_prompts=4 seed 0"]
+
+
+def test_pointing_at_a_cell_in_the_legend_fades_the_lines_of_others(opened: webdriver.Chrome) -> None:
+    def faded() -> set[str]:
+        groups = opened.find_elements(By.CSS_SELECTOR, "[data-series]")
+        return {
+            one.get_attribute("data-series") or "" for one in groups if one.value_of_css_property("opacity") < "0.5"
+        }
+
+    button = opened.find_element(By.CSS_SELECTOR, "[data-highlight='2']")
+    assert button.text == "num_prompts=4"
+    assert faded() == set()
+    button.click()
+    assert faded() == {"0", "1"}
+    button.click()
+    webdriver.ActionChains(opened).move_to_element(opened.find_element(By.TAG_NAME, "h1")).perform()
+    assert faded() == set()
+
+
+def test_text_and_colours_are_those_of_the_page(opened: webdriver.Chrome) -> None:
+    fonts = "return [...document.querySelectorAll('svg text, h3')].map(e => getComputedStyle(e).fontFamily)"
+    assert len(set(opened.execute_script(fonts))) == 1
+    strokes = "return [...document.querySelectorAll('[data-series] > path')].map(p => getComputedStyle(p).stroke)"
+    by_scheme = {}
+    for scheme in ("light", "dark"):
+        media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+        opened.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+        by_scheme[scheme] = set(opened.execute_script(strokes))
+    opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    assert len(by_scheme["light"]) == 3  # a cell has one colour
+    assert not by_scheme["light"] & by_scheme["dark"]
+
+
+@pytest.mark.parametrize("hue", [28, 75, 106, 145, 262])
+def test_a_colour_of_the_files_is_the_one_of_the_page(opened: webdriver.Chrome, hue: int) -> None:
+    """The browser is the oracle, at hues whose colour is in sRGB."""
+    pixel = opened.execute_script(
+        "const c = document.createElement('canvas').getContext('2d'); c.fillStyle = `oklch(0.56 0.13 ${arguments[0]})`;"
+        "c.fillRect(0, 0, 1, 1); return [...c.getImageData(0, 0, 1, 1).data]",
+        hue,
+    )
+    ours = bytes.fromhex(colour(hue).removeprefix("#"))
+    assert max(abs(ours[channel] - pixel[channel]) for channel in range(3)) <= 2
 
 
 def first_column(opened: webdriver.Chrome) -> list[str]:
