@@ -49,7 +49,7 @@ def doctor(
     from sweeps.engine.cluster.ray_runtime import connection
     from sweeps.engine.doctor import cluster_yaml
     from sweeps.engine.doctor import examine as checks
-    from sweeps.engine.doctor.finding import Request
+    from sweeps.engine.doctor.finding import Needs
     from sweeps.engine.store import shared_storage as storing
     from sweeps.engine.store.layout import OutputLayout
 
@@ -61,7 +61,7 @@ def doctor(
                 findings += cluster_yaml.ask_head(cluster, [shlex.quote(option) for option in options])
         else:
             output = output.resolve()
-            request = Request(
+            request = Needs(
                 model=model,
                 train=train,
                 test=test,

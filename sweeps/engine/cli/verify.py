@@ -17,7 +17,7 @@ from sweeps.engine.cli.exits import refusing_bad_input
 
 if TYPE_CHECKING:
     from sweeps.engine.tracking.logged_trial import LoggedTrial
-    from sweeps.engine.verify.compare import Row, Verdict
+    from sweeps.engine.verify.compare import ComparedMetric, Verdict
     from sweeps.engine.verify.rerun import Prepared
 
 NOT_REPRODUCED = 1
@@ -95,7 +95,7 @@ def _run(console: Console, trial: "LoggedTrial", prepared: "Prepared") -> dict[s
     from sweeps.engine.driver.progress import ProgressView
     from sweeps.engine.plan.trial import Trial
     from sweeps.engine.verify.rerun import run_again
-    from sweeps.engine.worker.job import Message, Row, Testing
+    from sweeps.engine.worker.job import Message, MetricRow, Testing
 
     key = trial.environment["key"]
     shown = Trial(key, trial.environment.get("cell", {}), prepared.config, trial.identity)
@@ -103,7 +103,7 @@ def _run(console: Console, trial: "LoggedTrial", prepared: "Prepared") -> dict[s
         view.start(key)
 
         def say(message: Message) -> None:
-            if isinstance(message, Row):
+            if isinstance(message, MetricRow):
                 view.train(key, message)
             elif isinstance(message, Testing):
                 view.test(key, message.share)
@@ -152,7 +152,7 @@ def _print_verdict(console: Console, verdict: "Verdict") -> None:
     console.print(_sentence(verdict), markup=False)
 
 
-def _is_main(row: "Row", verdict: "Verdict") -> bool:
+def _is_main(row: "ComparedMetric", verdict: "Verdict") -> bool:
     if not verdict.exact:
         return row.tolerance is not None
     from sweeps.engine.verify.compare import is_main

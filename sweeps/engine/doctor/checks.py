@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from sweeps.engine.doctor.facts import PACKAGES, Facts
-from sweeps.engine.doctor.finding import Finding, Request
+from sweeps.engine.doctor.finding import Finding, Needs
 
 _DISK_GIB, _DISK_GIB_A_TRIAL = 5.0, 0.05
 """A model with its cache and the packages' own files; checkpoint, adapter and predictions of a trial."""
@@ -13,7 +13,7 @@ _CLOCK_SECONDS = 15.0
 _PYTHON = (3, 11)
 
 
-def examine_machine(facts: Facts, request: Request) -> list[Finding]:
+def examine_machine(facts: Facts, request: Needs) -> list[Finding]:
     """What one machine's facts say about a sweep."""
     return [
         _python(facts),
@@ -119,7 +119,7 @@ def _precision(facts: Facts) -> Finding:
     return Finding("precision", "ok", f"auto means {found}", node=facts.node)
 
 
-def _disk(facts: Facts, request: Request) -> Finding:
+def _disk(facts: Facts, request: Needs) -> Finding:
     needed = _DISK_GIB + _DISK_GIB_A_TRIAL * request.num_trials
     folder, free = min(facts.disk_gib.items(), key=lambda item: item[1])
     if free < needed:
@@ -182,7 +182,7 @@ def _token(facts: Facts) -> Finding:
     )
 
 
-def _sources(facts: Facts, request: Request) -> Iterable[Finding]:
+def _sources(facts: Facts, request: Needs) -> Iterable[Finding]:
     for name, given in (("model", request.model), ("train", request.train), ("test", request.test)):
         if why := facts.unresolved.get(name):
             yield Finding(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sweeps.engine.doctor.checks import compare, examine_machine
 from sweeps.engine.doctor.facts import Facts, look
-from sweeps.engine.doctor.finding import Finding, Level, Request
+from sweeps.engine.doctor.finding import Finding, Level, Needs
 from sweeps.engine.store.redact import redact
 
 
@@ -33,7 +33,7 @@ def examine_tracking(uri: str) -> Finding:
     return Finding("mlflow", "ok", f"{shown} takes runs")
 
 
-def examine_storage(request: Request) -> Finding:
+def examine_storage(request: Needs) -> Finding:
     """Whether trials' files have somewhere to go, seen from here."""
     from sweeps.engine.store import shared_storage
 
@@ -45,7 +45,7 @@ def examine_storage(request: Request) -> Finding:
     return Finding("storage", "ok", f"{place} can be written and read")
 
 
-def examine_sharing(request: Request, unseen: Iterable[str], *, may_grow: bool) -> Finding:
+def examine_sharing(request: Needs, unseen: Iterable[str], *, may_grow: bool) -> Finding:
     """Whether what one node writes is there on the others.
 
     Args:
@@ -74,7 +74,7 @@ def examine_sharing(request: Request, unseen: Iterable[str], *, may_grow: bool) 
     )
 
 
-def examine(request: Request) -> list[Finding]:
+def examine(request: Needs) -> list[Finding]:
     """This machine and, where this process is connected to a cluster, every node of it."""
     import ray
 
@@ -86,7 +86,7 @@ def examine(request: Request) -> list[Finding]:
     return [*findings, examine_tracking(request.tracking_uri)]
 
 
-def _examine_nodes(request: Request, here: Facts) -> list[Finding]:
+def _examine_nodes(request: Needs, here: Facts) -> list[Finding]:
     import ray
 
     from sweeps.engine.cluster import nodes as cluster

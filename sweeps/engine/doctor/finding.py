@@ -29,7 +29,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Request:
+class Needs:
     """What a sweep would use, as its options give it."""
 
     model: str

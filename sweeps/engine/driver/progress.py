@@ -12,7 +12,7 @@ from rich.text import Text
 
 from sweeps.engine.design.metrics import DEV_NLL
 from sweeps.engine.plan.trial import Trial
-from sweeps.engine.worker.job import Row
+from sweeps.engine.worker.job import MetricRow
 
 PLAIN_SECONDS = 15.0
 """Seconds between two plain lines of one trial."""
@@ -33,7 +33,7 @@ class _Line:
         self.said = 0.0
         self.note = ""
 
-    def train(self, row: Row, now: float) -> None:
+    def train(self, row: MetricRow, now: float) -> None:
         self.step, self.total_steps = row.step, row.total_steps
         self.loss = row.metrics.get("train/total", self.loss)
         self.dev_nll = row.metrics.get(DEV_NLL, self.dev_nll)
@@ -118,7 +118,7 @@ class ProgressView:
         line.state = "retrying"
         self._say(line, f"retrying: {why}")
 
-    def train(self, key: str, row: Row) -> None:
+    def train(self, key: str, row: MetricRow) -> None:
         """A trial reported the metrics of a step."""
         line, now = self._lines[key], time.monotonic()
         line.train(row, now)

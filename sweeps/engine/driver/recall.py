@@ -34,7 +34,7 @@ def recall(plan: Plan, layout: OutputLayout) -> dict[str, TrialResult]:
 
 @dataclass(frozen=True)
 class FoundSoFar:
-    """What an output folder holds of a round's trials (a `plan.Found`).
+    """What an output folder holds of a round's trials (a `plan.RoundFindings`).
 
     Attributes:
         layout: of the folder.

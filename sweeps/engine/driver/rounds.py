@@ -17,7 +17,7 @@ from sweeps.engine.plan.search_space import SearchSpace
 from sweeps.engine.plan.trial import Trial
 from sweeps.engine.search.budget import Budget
 from sweeps.engine.store.ledger import Entry, Ledger
-from sweeps.engine.worker.job import PERCENT, Request, SharedJob
+from sweeps.engine.worker.job import PERCENT, SharedJob, TrialRequest
 from sweeps.engine.worker.retry_policy import MOST_LOSSES
 from sweeps.engine.worker.supervisor import supervise
 
@@ -116,7 +116,7 @@ class Rounds:
     def _answered(self, trial: Trial, entry: Entry) -> None:
         self._callback.reuse(trial, result_of(entry, self._shared.layout))
 
-    def _request(self, trial: Trial) -> Request:
+    def _request(self, trial: Trial) -> TrialRequest:
         cell, identity = factors(trial.cell), trial.identity
         return self._shared.request(trial.key, trial.config, cell=cell, identity=identity)
 

@@ -18,7 +18,7 @@ from sweeps.engine.store.trial_folder import TrialResult
 from sweeps.engine.tracking.tracker import Tracker
 from sweeps.engine.worker import retry_policy
 from sweeps.engine.worker.failures import read_tune_error
-from sweeps.engine.worker.job import Ended, Retrying, Row, RunsElsewhere, Testing, key_of, message_of
+from sweeps.engine.worker.job import Ended, MetricRow, Retrying, RunsElsewhere, Testing, key_of, message_of
 
 
 class TuneCallback(Callback):
@@ -94,7 +94,7 @@ class TuneCallback(Callback):
             self._view.wait(key)
         elif isinstance(message, Retrying):
             self._retry(key)
-        elif isinstance(message, Row):
+        elif isinstance(message, MetricRow):
             self._view.train(key, message)
             self._tracker.progress(self.trials[key], message)
         elif isinstance(message, Testing):

@@ -22,7 +22,7 @@ from sweeps.engine.plan.trial import AWAITS_TUNING, SEARCH_SEED, Trial, trials_o
 from sweeps.engine.plan.tuning import Attempt, Choice, Ended, Tuning
 
 
-class Found(Protocol):
+class RoundFindings(Protocol):
     """What is known of the trials of a round once it has run."""
 
     def entries(self, keys: Collection[str]) -> Mapping[str, Ended]:
@@ -46,7 +46,7 @@ class Round:
     study: str
     trials: Mapping[str, Trial]
     space: SearchSpace | None
-    choose_next: Callable[[Found], "Plan | None"]
+    choose_next: Callable[[RoundFindings], "Plan | None"]
 
 
 @dataclass(frozen=True)
@@ -106,12 +106,12 @@ class Plan:
         assert self.tuning is not None
         return (Round(f"{self.sweep_id}-tuning", self.tuning.trials, None, self._tune), last)
 
-    def _confirm(self, found: Found) -> "Plan | None":
+    def _confirm(self, found: RoundFindings) -> "Plan | None":
         assert self.search is not None
         best = found.best(self.sweep_id, self.search)
         return None if best is None else self.confirming(best)
 
-    def _tune(self, found: Found) -> "Plan | None":
+    def _tune(self, found: RoundFindings) -> "Plan | None":
         assert self.tuning is not None
         tuned = self.tuned(found.entries(list(self.tuning.trials)))
         return tuned if tuned.knows_cells else None

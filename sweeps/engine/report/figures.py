@@ -19,7 +19,7 @@ from sweeps.engine.report.drawing import Drawn, blank, colour, explain, finish, 
 from sweeps.engine.report.table import number
 from sweeps.engine.store import trial_folder
 
-MOST_CELLS = 64
+MOST_CELLS = 40
 """Cells in a figure: of a larger sweep, the baseline and the best."""
 _FIRST_HUE, _LAST_HUE = 262, 28
 _LONGEST_LABEL, _LONGEST_PROBLEM, _MOST_TURNS = 30, 46, 12

@@ -24,7 +24,7 @@ from sweeps.engine.search.searcher import TrialSource
 from sweeps.engine.search.study import ERROR, KEY, OWNER, keys, study_of
 from sweeps.engine.store.ledger import Entry, Ledger, alone, is_dead
 from sweeps.engine.store.states import ENDED
-from sweeps.engine.worker.job import Request, Row, message_of
+from sweeps.engine.worker.job import MetricRow, TrialRequest, message_of
 from sweeps.engine.worker.retry_policy import ADVICE
 
 MOST_TWINS = 200
@@ -59,7 +59,7 @@ class OptunaSearcher(TrialSource):
         storage: str,
         ledger: Ledger,
         owner: str,
-        request_of: Callable[[Trial], Request],
+        request_of: Callable[[Trial], TrialRequest],
         proposed: Callable[[Trial], None],
         answered: Callable[[Trial, Entry], None],
         budget: Budget,
@@ -88,7 +88,7 @@ class OptunaSearcher(TrialSource):
         ended = [(one, entries[key]) for key, one in first.items() if key in entries]
         return [(self._space.trial(one.params), entry) for one, entry in ended if entry.state in ENDED]
 
-    def _next(self, trial_id: str) -> Request | str | None:
+    def _next(self, trial_id: str) -> TrialRequest | str | None:
         """The job of the next proposal that has to run."""
         if DEV_AVG in self._space.design.objectives and not self._knows_base():
             return self._of_base(trial_id)
@@ -119,7 +119,7 @@ class OptunaSearcher(TrialSource):
                 self._answered(base, entry)
         return self._base is not None
 
-    def _of_base(self, trial_id: str) -> Request | str | None:
+    def _of_base(self, trial_id: str) -> TrialRequest | str | None:
         """The job of the base; None while it runs."""
         if self._base_id is not None:
             return None
@@ -134,7 +134,7 @@ class OptunaSearcher(TrialSource):
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Record a dev evaluation at its step, where the study has that one objective."""
         objectives, message = self._space.design.objectives, message_of(result)
-        if trial_id == self._base_id or len(objectives) > 1 or not isinstance(message, Row):
+        if trial_id == self._base_id or len(objectives) > 1 or not isinstance(message, MetricRow):
             return
         if objectives[0] in message.metrics:
             self._running[trial_id][0].report(message.metrics[objectives[0]], message.step)

@@ -16,7 +16,7 @@ from sweeps.engine.plan.trial import Trial
 from sweeps.engine.search.budget import Budget
 from sweeps.engine.search.study import KEY, open_study
 from sweeps.engine.store.ledger import Entry, Ledger
-from sweeps.engine.worker.job import Request, Row, message_of
+from sweeps.engine.worker.job import MetricRow, TrialRequest, message_of
 
 _SEED = "seed"
 
@@ -28,7 +28,7 @@ class TrialSource(Searcher):
         super().__init__()
         self._budget = budget
 
-    def suggest(self, trial_id: str) -> Request | str | None:
+    def suggest(self, trial_id: str) -> TrialRequest | str | None:
         """What the next trial is, as the Tune function takes it; none once the budget is spent."""
         if self._budget.is_spent:
             return str(Searcher.FINISHED)
@@ -42,7 +42,7 @@ class TrialSource(Searcher):
         self._budget.end(trial_id)
         self._end(trial_id, error=error)
 
-    def _next(self, trial_id: str) -> Request | str | None:
+    def _next(self, trial_id: str) -> TrialRequest | str | None:
         raise NotImplementedError
 
     def _end(self, trial_id: str, *, error: bool) -> None:
@@ -89,7 +89,7 @@ class PlannedSearcher(TrialSource):
         storage: str,
         ledger: Ledger,
         owner: str,
-        request_of: Callable[[Trial], Request],
+        request_of: Callable[[Trial], TrialRequest],
         budget: Budget,
     ) -> None:
         super().__init__(budget)
@@ -104,7 +104,7 @@ class PlannedSearcher(TrialSource):
         self._space = {path: CategoricalDistribution(values) for path, values in levels.items()}
         self._study = open_study(name, storage, directions=["minimize"])
 
-    def _next(self, trial_id: str) -> Request | str:
+    def _next(self, trial_id: str) -> TrialRequest | str:
         if not self._waiting:
             return str(Searcher.FINISHED)
         entries = self._ledger.entries([trial.key for trial in self._waiting])
@@ -116,7 +116,7 @@ class PlannedSearcher(TrialSource):
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Keep a dev evaluation by its optimisation step; other reports carry no value."""
         message = message_of(result)
-        if isinstance(message, Row) and self._value in message.metrics:
+        if isinstance(message, MetricRow) and self._value in message.metrics:
             self._running[trial_id][1][message.step] = message.metrics[self._value]
 
     def _end(self, trial_id: str, *, error: bool) -> None:

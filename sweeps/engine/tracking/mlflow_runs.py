@@ -23,24 +23,9 @@ from sweeps.engine.store import trial_folder
 from sweeps.engine.store.ledger import Ledger, alone
 from sweeps.engine.store.redact import redact
 from sweeps.engine.store.trial_folder import TrialResult
-from sweeps.engine.tracking.tags import (
-    COMPLETE,
-    ERROR,
-    PARENT,
-    REPORT_FILES,
-    REUSED,
-    STATE,
-    STATUS,
-    SWEEP_ID,
-    TRIAL_KEY,
-    metric_name,
-    outline,
-    retry_tags,
-    shortened,
-    trial_tags,
-)
+from sweeps.engine.tracking import tags
 from sweeps.engine.tracking.uri import check
-from sweeps.engine.worker.job import Row
+from sweeps.engine.worker.job import MetricRow
 
 for _name, _value in {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # the outbox tries again, in order
@@ -70,9 +55,9 @@ class _Child:
     def __init__(self, run: Run) -> None:
         self.id: str = run.info.run_id
         self.started: int = run.info.start_time
-        self.complete = COMPLETE in run.data.tags
+        self.complete = tags.COMPLETE in run.data.tags
         self.params = set() if self.complete else set(run.data.params)
-        self.has_error = ERROR in run.data.tags
+        self.has_error = tags.ERROR in run.data.tags
         self.has_inputs = bool(run.inputs and run.inputs.dataset_inputs)
         self.sent: dict[tuple[str, int], float] | None = None
 
@@ -113,24 +98,26 @@ class SweepRuns:
         with self._alone(f"mlflow {redact(uri)}"[:_LOCK_LENGTH]):
             self._client: Any = MlflowClient(uri)
             self._experiment_id = self._find_or_make_experiment()
-        parent = self._find_or_make({SWEEP_ID: plan.sweep_id}, name=plan.sweep_id, tags={}, started=now())
+        parent = self._find_or_make({tags.SWEEP_ID: plan.sweep_id}, name=plan.sweep_id, about={}, started=now())
         self._parent_id: str = parent.info.run_id
         params = {"scale": plan.scale, "cells": len(plan.cells), "seeds": len(plan.seeds)}
         params |= {"primary_metric": plan.sweep.primary_metric}
         self._add_params(self._parent_id, params, known=parent.data.params)
         note = {"mlflow.note.content": plan.sweep.question} if plan.sweep.question else {}
         for name, value in {**facts, **note}.items():
-            self._client.set_tag(self._parent_id, name, shortened(value, _TAG_LENGTH))
+            self._client.set_tag(self._parent_id, name, tags.shortened(value, _TAG_LENGTH))
         self.replan(plan)
         self._client.update_run(self._parent_id, status="RUNNING")
         self._children: dict[str, _Child] = {}
-        for run in self._search({PARENT: self._parent_id}):
-            self._children.setdefault(run.data.tags.get(TRIAL_KEY, ""), _Child(run))
+        for run in self._search({tags.PARENT: self._parent_id}):
+            self._children.setdefault(run.data.tags.get(tags.TRIAL_KEY, ""), _Child(run))
 
     def replan(self, plan: Plan) -> None:
         """The sweep, as it is known by now."""
         self._plan = plan
-        self._client.log_text(self._parent_id, redact(json.dumps(outline(plan), indent=2, default=str)), "plan.json")
+        self._client.log_text(
+            self._parent_id, redact(json.dumps(tags.outline(plan), indent=2, default=str)), "plan.json"
+        )
 
     def begin(self, trial: Trial, started: int) -> None:
         """A trial starts, or goes on: its child is RUNNING.
@@ -144,33 +131,33 @@ class SweepRuns:
             child = self._find_or_make_child(trial, started)
         self._client.update_run(child.id, status="RUNNING")
 
-    def progress(self, trial: Trial, rows: Sequence[Row], at: int) -> None:
+    def progress(self, trial: Trial, rows: Sequence[MetricRow], at: int) -> None:
         """Metrics of moments of a trial."""
         started = at - _milliseconds(rows[0].seconds)
         self._add_rows(self._find_or_make_child(trial, started), rows)
 
     def finish(self, trial: Trial, result: TrialResult, at: int) -> None:
         """A trial ended: its child gets what its folder holds, and its status. A complete child is left alone."""
-        history = [Row.of(row) for row in trial_folder.read_history(result.folder)]
+        history = [MetricRow.of(row) for row in trial_folder.read_history(result.folder)]
         finished = result.folder / trial_folder.METRICS
-        last = history[-1] if history else Row(0, 0, 0.0, {})
+        last = history[-1] if history else MetricRow(0, 0, 0.0, {})
         ended = _milliseconds(finished.stat().st_mtime) if result.reused and finished.exists() else at
-        tags = {REUSED: "true"} if result.reused else {}
-        child = self._find_or_make_child(trial, ended - _milliseconds(last.seconds), tags)
+        extra = {tags.REUSED: "true"} if result.reused else {}
+        child = self._find_or_make_child(trial, ended - _milliseconds(last.seconds), extra)
         if child.complete:
             return
         self._add_rows(child, history)
         self._add_rows(child, [replace(last, metrics=result.metrics)], is_final=True)
         self._add_files(child.id, result.folder, trial_folder.FILES)
         if result.error or child.has_error:
-            self._client.set_tag(child.id, ERROR, shortened(result.error or "", _TAG_LENGTH))
+            self._client.set_tag(child.id, tags.ERROR, tags.shortened(result.error or "", _TAG_LENGTH))
             child.has_error = True
-        for name, value in retry_tags(trial_folder.read_retries(result.folder)).items():
-            self._client.set_tag(child.id, name, shortened(value, _TAG_LENGTH))
-        self._client.set_terminated(child.id, STATUS[result.state], end_time=ended)
-        self._client.set_tag(child.id, STATE, result.state)
+        for name, value in tags.retry_tags(trial_folder.read_retries(result.folder)).items():
+            self._client.set_tag(child.id, name, tags.shortened(value, _TAG_LENGTH))
+        self._client.set_terminated(child.id, tags.STATUS[result.state], end_time=ended)
+        self._client.set_tag(child.id, tags.STATE, result.state)
         if result.state == "finished":
-            self._client.set_tag(child.id, COMPLETE, "true")
+            self._client.set_tag(child.id, tags.COMPLETE, "true")
             child.end()
 
     def summarise(self, folder: Path, metrics: Mapping[str, float], at: int) -> None:
@@ -179,11 +166,11 @@ class SweepRuns:
         Characters that MLflow has no place for in a metric's name become spaces.
         """
         shown = self._client.get_run(self._parent_id).data.metrics
-        named = {metric_name(name): value for name, value in metrics.items()}
+        named = {tags.metric_name(name): value for name, value in metrics.items()}
         changed = [Metric(name, value, at, 0) for name, value in named.items() if shown.get(name) != value]
         for batch in _batches(changed, _METRICS_A_BATCH):
             self._client.log_batch(self._parent_id, metrics=batch)
-        self._add_files(self._parent_id, folder, REPORT_FILES)
+        self._add_files(self._parent_id, folder, tags.REPORT_FILES)
         self.end("FINISHED", at)
 
     def end(self, status: str, at: int) -> None:
@@ -201,14 +188,14 @@ class SweepRuns:
             self._client.restore_experiment(experiment.experiment_id)
         return str(experiment.experiment_id)
 
-    def _find_or_make_child(self, trial: Trial, started: int, tags: Mapping[str, str] | None = None) -> _Child:
+    def _find_or_make_child(self, trial: Trial, started: int, extra: Mapping[str, str] | None = None) -> _Child:
         child = self._children.get(trial.key)
         if child is None:
-            identity = {PARENT: self._parent_id, TRIAL_KEY: trial.key}
+            identity = {tags.PARENT: self._parent_id, tags.TRIAL_KEY: trial.key}
             run = self._find_or_make(
                 identity,
                 name=trial.label,
-                tags={**trial_tags(trial, self._plan.factors), **(tags or {})},
+                about={**tags.trial_tags(trial, self._plan.factors), **(extra or {})},
                 started=started,
             )
             child = self._children[trial.key] = _Child(run)
@@ -222,24 +209,24 @@ class SweepRuns:
             child.has_inputs = True
         return child
 
-    def _find_or_make(self, identity: Mapping[str, str], *, name: str, tags: Mapping[str, Any], started: int) -> Run:
+    def _find_or_make(self, identity: Mapping[str, str], *, name: str, about: Mapping[str, Any], started: int) -> Run:
         with self._alone(" ".join(("mlflow", self._experiment_id, *identity.values()))):
             for run in self._search(identity):
                 return run
-            described = {path: shortened(value, _TAG_LENGTH) for path, value in tags.items()} | dict(identity)
+            described = {path: tags.shortened(value, _TAG_LENGTH) for path, value in about.items()} | dict(identity)
             return self._client.create_run(self._experiment_id, start_time=started, tags=described, run_name=name)
 
     def _alone(self, what: str) -> AbstractContextManager[None]:
         """Keeps other drivers out, where there is a ledger to agree in."""
         return alone(self._ledger, what, owner=self._owner) if self._ledger else nullcontext()
 
-    def _search(self, tags: Mapping[str, str]) -> Iterator[Run]:
+    def _search(self, wanted: Mapping[str, str]) -> Iterator[Run]:
         """The runs that have these tags, oldest first."""
-        wanted = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
+        condition = " and ".join(f"tags.`{name}` = '{value}'" for name, value in wanted.items())
         search = partial(
             self._client.search_runs,
             [self._experiment_id],
-            wanted,
+            condition,
             max_results=_RUNS_A_PAGE,
             order_by=["attributes.start_time ASC"],
         )
@@ -251,11 +238,13 @@ class SweepRuns:
 
     def _add_params(self, run_id: str, params: Mapping[str, Any], *, known: Iterable[str]) -> None:
         """Those that the run lacks: MLflow refuses a second value."""
-        fresh = [Param(path, shortened(value, _PARAM_LENGTH)) for path, value in params.items() if path not in known]
+        fresh = [
+            Param(path, tags.shortened(value, _PARAM_LENGTH)) for path, value in params.items() if path not in known
+        ]
         for batch in _batches(fresh, _PARAMS_A_BATCH):
             self._client.log_batch(run_id, params=batch)
 
-    def _add_rows(self, child: _Child, rows: Iterable[Row], *, is_final: bool = False) -> None:
+    def _add_rows(self, child: _Child, rows: Iterable[MetricRow], *, is_final: bool = False) -> None:
         """The metrics that the run lacks, at times that depend on the trial alone: a second delivery is the same.
 
         What was sent is not sent again, but for a final metric of another value.
@@ -331,7 +320,7 @@ def _inputs(trial: Trial) -> list[DatasetInput]:
     return [
         DatasetInput(
             Dataset(
-                name=shortened(source.rsplit("/", 1)[-1], _DATASET_LENGTH),
+                name=tags.shortened(source.rsplit("/", 1)[-1], _DATASET_LENGTH),
                 digest=fingerprints[split][:_DIGEST_LENGTH],
                 source_type="hugging_face" if source.startswith("hf://") else "local",
                 source=json.dumps({"uri": redact(source)}),

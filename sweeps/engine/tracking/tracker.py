@@ -19,7 +19,7 @@ from sweeps.engine.store.trial_folder import TrialResult
 from sweeps.engine.tracking.mlflow_runs import SweepRuns, now
 from sweeps.engine.tracking.outbox import Outbox
 from sweeps.engine.tracking.uri import check
-from sweeps.engine.worker.job import Row
+from sweeps.engine.worker.job import MetricRow
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class Tracker:
             SweepRuns, uri, plan=plan, artifacts=artifacts, facts=dict(facts), ledger=ledger, owner=owner_here()
         )
         self._runs: SweepRuns | None = None  # the delivering thread's own
-        self._waiting: defaultdict[str, list[Row]] = defaultdict(list)
+        self._waiting: defaultdict[str, list[MetricRow]] = defaultdict(list)
         self._ended = False
         self._missing: tuple[str, ...] | None = None
         self._outbox = Outbox(f"MLflow at {redact(uri)}", is_there=self._is_there, explain=_explain)
@@ -71,7 +71,7 @@ class Tracker:
         at = now()
         self._send(f"start of {trial.label}", lambda runs: runs.begin(trial, at))
 
-    def progress(self, trial: Trial, row: Row) -> None:
+    def progress(self, trial: Trial, row: MetricRow) -> None:
         """Metrics of one moment of a trial."""
         self._waiting[trial.key].append(row)
         at = now()

@@ -25,7 +25,7 @@ _VALUE_MAX = 1.7976931348623157e308
 
 
 @dataclass(frozen=True)
-class Row:
+class ComparedMetric:
     """One metric, then and now.
 
     Attributes:
@@ -69,7 +69,7 @@ class Verdict:
         tolerance: how the tolerance was found, in words; empty where bits had to be the same.
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[ComparedMetric, ...]
     exact: bool
     contradictions: tuple[tuple[str, float, float], ...]
     tolerance: str
@@ -94,7 +94,7 @@ def compare(trial: LoggedTrial, now: Mapping[str, float], *, exact: bool) -> Ver
         exact: bits have to be the same; otherwise the main metrics have to be within a tolerance.
     """
     rows = tuple(
-        Row(name, value, now.get(name), 0.0 if exact else _tolerance(name, value, trial))
+        ComparedMetric(name, value, now.get(name), 0.0 if exact else _tolerance(name, value, trial))
         for name, value in trial.metrics.items()
         if not is_timing(name)
     )

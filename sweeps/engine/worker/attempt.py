@@ -15,7 +15,7 @@ from spt_core.device import default_device
 from spt_core.parallel import rank
 from sweeps.engine.store import provenance, shared_storage, trial_folder
 from sweeps.engine.worker.failures import one_line
-from sweeps.engine.worker.job import Job, Message, Row, Say, Testing
+from sweeps.engine.worker.job import Job, Message, MetricRow, Say, Testing
 from sweeps.engine.worker.system_metrics import SystemMetrics
 
 Outcome = Mapping[str, Any]
@@ -98,7 +98,7 @@ def run(
         history.add(row)
         if checkpoint is not None:
             keep(checkpoint)
-        say(Row.of(row))
+        say(MetricRow.of(row))
 
     try:
         trial = config.parse({**job.config, "compute": compute})

@@ -19,12 +19,12 @@ PERCENT = "percent"
 _MESSAGE = "message"
 _KEY, _JOB = "key", "job"
 
-Request = dict[str, str]
+TrialRequest = dict[str, str]
 """What Tune is handed for a trial."""
 
 
 @dataclass(frozen=True)
-class Row:
+class MetricRow:
     """The metrics of one moment of training.
 
     Attributes:
@@ -40,7 +40,7 @@ class Row:
     metrics: Mapping[str, float]
 
     @classmethod
-    def of(cls, told: Mapping[str, Any]) -> "Row":
+    def of(cls, told: Mapping[str, Any]) -> "MetricRow":
         """From what training reports, or a line of a history: the same, flat."""
         rest = {name: float(value) for name, value in told.items() if name not in _PLACE and value is not None}
         return cls(int(told["step"]), int(told["total_steps"]), float(told["seconds"]), rest)
@@ -76,7 +76,7 @@ class Ended:
     """The last message of a trial; the ledger says how it ended. Without it, the trial was stopped."""
 
 
-Message = Row | Testing | RunsElsewhere | Retrying | Ended
+Message = MetricRow | Testing | RunsElsewhere | Retrying | Ended
 Say = Callable[[Message], None]
 
 
@@ -86,7 +86,7 @@ def as_report(message: Message) -> dict[str, Any]:
     Of every number in a report Tune keeps statistics for as long as the driver lives.
     """
     report: dict[str, Any] = {_MESSAGE: message}
-    if isinstance(message, Row):
+    if isinstance(message, MetricRow):
         report[PERCENT] = message.percent
         if DEV_NLL in message.metrics:
             report[DEV_NLL] = message.metrics[DEV_NLL]
@@ -166,7 +166,7 @@ class SharedJob:
 
     def request(
         self, key: str, config: TrialConfig, *, cell: Mapping[str, Any], identity: Mapping[str, Any]
-    ) -> Request:
+    ) -> TrialRequest:
         """What Tune is handed for a trial: its key, and the rest as one text.
 
         Args:
@@ -178,7 +178,7 @@ class SharedJob:
         told = {"changes": self.base.differences(config), "cell": cell, "identity": identity}
         return {_KEY: key, _JOB: json.dumps(told)}
 
-    def job(self, request: Request) -> Job:
+    def job(self, request: TrialRequest) -> Job:
         """The job that Tune was handed."""
         key, told = request[_KEY], json.loads(request[_JOB])
         layout, resources = self.layout, self.resources
@@ -204,6 +204,6 @@ class SharedJob:
         )
 
 
-def key_of(request: Request) -> str:
+def key_of(request: TrialRequest) -> str:
     """The key of the trial that Tune was handed."""
     return request[_KEY]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sweeps.engine.doctor.facts import Facts, look
-from sweeps.engine.doctor.finding import Request
+from sweeps.engine.doctor.finding import Needs
 
 
 @pytest.fixture
@@ -23,8 +23,8 @@ def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def request_(home: Path, tiny_llama: Path) -> Request:
-    return Request(
+def request_(home: Path, tiny_llama: Path) -> Needs:
+    return Needs(
         model=str(tiny_llama),
         train="sample:train",
         test="sample:valid",
@@ -36,7 +36,7 @@ def request_(home: Path, tiny_llama: Path) -> Request:
 
 
 @pytest.fixture
-def facts(request_: Request) -> Facts:
+def facts(request_: Needs) -> Facts:
     """Those of this machine, with enough disk and memory for any test to run beside others."""
     seen = look(*request_.sources)
     return replace(seen, disk_gib={"/": 500.0}, memory_gib=32.0)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sweeps.engine.doctor import examine
-from sweeps.engine.doctor.finding import Request
+from sweeps.engine.doctor.finding import Needs
 from tests.sweeps.command_line import invoke
 from tests.sweeps.doctor.findings import only
 
@@ -37,19 +37,19 @@ def test_each_finding_is_printed_with_what_why_and_cure(home: Path, tiny_llama: 
     assert lines[-1].endswith("0 warnings, 1 errors")
 
 
-def test_a_folder_that_another_node_does_not_see(request_: Request) -> None:
+def test_a_folder_that_another_node_does_not_see(request_: Needs) -> None:
     found = only([examine.examine_sharing(request_, ["10.0.0.7"], may_grow=False)], "sharing")
     assert "not there on 10.0.0.7" in found.what
 
 
-def test_a_local_folder_where_nodes_may_be_added(request_: Request) -> None:
+def test_a_local_folder_where_nodes_may_be_added(request_: Needs) -> None:
     found = only([examine.examine_sharing(request_, [], may_grow=True)], "sharing")
     assert "own disk" in found.what
     bucket = replace(request_, storage="s3://bucket/spt")
     assert examine.examine_sharing(bucket, [], may_grow=True).level == "ok"
 
 
-def test_storage_that_cannot_be_written(request_: Request, tmp_path: Path) -> None:
+def test_storage_that_cannot_be_written(request_: Needs, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     blocked = replace(request_, storage=str(tmp_path / "file" / "below"))
     assert "--storage" in only([examine.examine_storage(blocked)], "storage").what

@@ -7,7 +7,7 @@ from rich.console import Console
 from spt_core.config import TrialConfig
 from sweeps.engine.driver.progress import ProgressView
 from sweeps.engine.plan.trial import Trial
-from sweeps.engine.worker.job import Row
+from sweeps.engine.worker.job import MetricRow
 
 PATH = "prompts.num_prompts"
 
@@ -63,9 +63,9 @@ def training(clock: Clock) -> Callable[[Screen], None]:
         """The first trial is at 10 of 40 steps, one second each."""
         screen.view.start("key0")
         clock.now += 5
-        screen.view.train("key0", Row(0, 40, 0.0, {"dev/nll": 4.0}))
+        screen.view.train("key0", MetricRow(0, 40, 0.0, {"dev/nll": 4.0}))
         clock.now += 10
-        screen.view.train("key0", Row(10, 40, 0.0, {"train/total": 12.5, "dev/nll": 3.5}))
+        screen.view.train("key0", MetricRow(10, 40, 0.0, {"train/total": 12.5, "dev/nll": 3.5}))
 
     return report
 
@@ -75,10 +75,10 @@ def test_without_a_terminal_each_event_is_a_line(training: Callable[[Screen], No
     with screen.view:
         screen.view.announce("starting Ray")
         training(screen)
-        screen.view.train("key0", Row(11, 40, 0.0, {"train/total": 12.0}))  # too soon for a line
+        screen.view.train("key0", MetricRow(11, 40, 0.0, {"train/total": 12.0}))  # too soon for a line
         clock.now += 15
-        screen.view.train("key0", Row(26, 40, 0.0, {"train/total": 11.0}))
-        screen.view.train("key0", Row(40, 40, 0.0, {"dev/nll": 3.0}))
+        screen.view.train("key0", MetricRow(26, 40, 0.0, {"train/total": 11.0}))
+        screen.view.train("key0", MetricRow(40, 40, 0.0, {"dev/nll": 3.0}))
         screen.view.end("key0", "finished")
         screen.view.end("key1", "failed", "ValueError: no")
     assert screen.printed() == [

@@ -20,7 +20,7 @@ from sweeps.engine.store import trial_folder
 from sweeps.engine.store.ledger import Ledger
 from sweeps.engine.store.trial_folder import TrialResult
 from sweeps.engine.tracking.tracker import Tracker
-from sweeps.engine.worker.job import Row
+from sweeps.engine.worker.job import MetricRow
 from tests.sweeps.end_to_end.shown import Shown
 from tests.sweeps.tracking.tracked_trials import FILES, FINAL, ROWS, finished, leave_files, make_plan, run_all
 
@@ -230,7 +230,7 @@ def test_a_trial_measured_anew_replaces_its_child(uri: str, track: Callable[...,
     old = Shown(uri).children[trial.key].info.run_id
     with track(plan) as tracker:
         tracker.begin(trial)
-        tracker.progress(trial, Row(1, 4, 0.5, {"dev/nll": 9.0}))
+        tracker.progress(trial, MetricRow(1, 4, 0.5, {"dev/nll": 9.0}))
     shown = Shown(uri)
     assert shown.children[trial.key].info.run_id != old
     assert shown.steps(trial.key, "dev/nll") == [(1, 9.0)]

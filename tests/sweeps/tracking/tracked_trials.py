@@ -10,11 +10,11 @@ from sweeps.engine.plan.plan import Plan
 from sweeps.engine.plan.trial import Trial
 from sweeps.engine.store.trial_folder import TrialResult
 from sweeps.engine.tracking.tracker import Tracker
-from sweeps.engine.worker.job import Row
+from sweeps.engine.worker.job import MetricRow
 
 FACTS = {"git.commit": "abc123", "store": "postgresql://ann:hunter2@db/spt"}
 HISTORY = [{"step": step, "total_steps": 4, "seconds": step / 2, "dev/nll": 4.0 - step / 8} for step in (0, 2, 4)]
-ROWS = [Row.of(row) for row in HISTORY]
+ROWS = [MetricRow.of(row) for row in HISTORY]
 FINAL = {"test/f1": 17.5, "test/nll": 3.25, "dev/nll": 3.5}
 FILES = {"config.json", "environment.json", "adapter", "predictions.parquet", "history.jsonl", "metrics.json"}
 

@@ -16,7 +16,7 @@ from sweeps.engine.store import trial_folder
 from sweeps.engine.worker import attempt, supervisor
 from sweeps.engine.worker.attempt import Outcome
 from sweeps.engine.worker.failures import one_line
-from sweeps.engine.worker.job import Job, Message, Retrying, Row, Testing, as_report, message_of
+from sweeps.engine.worker.job import Job, Message, MetricRow, Retrying, Testing, as_report, message_of
 from tests.conftest import tiny_config
 
 
@@ -30,10 +30,10 @@ class Reports:
 
     folder: Path
     die_at: int | None = None
-    rows: list[Row] = field(default_factory=list)
+    rows: list[MetricRow] = field(default_factory=list)
 
     def say(self, message: Message) -> None:
-        if isinstance(message, Row):
+        if isinstance(message, MetricRow):
             if message.step == self.die_at:
                 raise KilledError
             self.rows.append(message)
@@ -102,7 +102,7 @@ def test_a_trial_that_died_goes_on_and_its_history_has_each_step_once(
 
 
 def test_tune_gets_a_row_as_one_value_and_no_number_that_nothing_compares_trials_by() -> None:
-    row = Row(4, 8, 2.0, {"train/total": 2.5, "dev/nll": 3.5, "dev/dead_prompts": 1.0})
+    row = MetricRow(4, 8, 2.0, {"train/total": 2.5, "dev/nll": 3.5, "dev/dead_prompts": 1.0})
     report = as_report(row)
     assert message_of(report) == row
     numbers = {name: value for name, value in report.items() if isinstance(value, float)}
