@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 ARGS ?=
 TABLE ?= 2
 SCALE ?= demo
-# TABLE=2 is table2; what is no number is the name itself.
+# TABLE=2 is table2; any other value is passed through as the target name.
 TARGET = $(if $(filter 1 2 3 4 5 7 8,$(TABLE)),table$(TABLE),$(TABLE))
 
 .PHONY: setup sweep reproduce-ablation test test-fast test-faults check fix ui help

@@ -160,7 +160,7 @@ def measure(*, num_cells: int, seeds: int, responses: int = NUM_DIALOGUES * NUM_
             "cells": len(plan.cells),
             "seconds": {"report": written - started, "terminal": printed - written},
             "peak_grew_mib": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before) / 2**20,
-            "file_mib": {path.name: path.stat().st_size / 2**20 for path in sorted((folder / "report").iterdir())},
+            "file_mib": {path.name: path.stat().st_size / 2**20 for path in sorted((folder / "report").glob("*.*"))},
         }
 
 

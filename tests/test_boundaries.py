@@ -28,7 +28,7 @@ IMPORTERS = {
     "ray.tune": {"driver.rounds", "driver.tune_callback", "driver.tune_patch", "search.searcher", "worker.supervisor"},
     "mlflow": {"tracking.mlflow_runs"},
     "optuna": {
-        "report.parallel_coordinates",
+        "report.search_figures",
         "report.search_results",
         "search.optuna_searcher",
         "search.searcher",
@@ -37,7 +37,7 @@ IMPORTERS = {
     "typer": None,  # any module of cli, and no other
     "jinja2": {"report.write"},
     "sqlalchemy": {"store.ledger", "tracking.uri"},
-    "matplotlib": {"report.figures", "report.parallel_coordinates"},
+    "matplotlib": {"report.drawing"},
 }
 """By library, the only modules of the engine that import it."""
 RAY = {

@@ -74,8 +74,7 @@ def _power(best: Comparison, baseline: CellSummary) -> str:
     found, sentences = power(differences), []
     if found is not None:
         sentences.append(
-            f"At the spread of these differences {len(differences)} seeds find one of {found.detectable:.3f} in four "
-            "of five studies"
+            f"With this variance, {len(differences)} seeds detect a difference of {found.detectable:.3f} with 80% power"
             + (
                 f", and {found.seeds_needed} would find this one."
                 if found.seeds_needed is not None and found.seeds_needed > len(differences)

@@ -157,20 +157,20 @@ def _legend(results: "Results") -> list[str]:
 
 def _table(results: "Results") -> "Table":
     """One row a criterion."""
-    from sweeps.engine.report.table import Entry, Row, Table, interval_text, number
+    from sweeps.engine.report.table import Table, TableEntry, TableRow, interval_text, number
 
     rows = []
     for one in results.criteria:
         means = [(interval, False) for interval in one.means.values()]
         entries = [
-            Entry(number(of.mean, 2, sign=sign), interval_text(of.low, of.high, 2, sign=sign))
+            TableEntry(number(of.mean, 2, sign=sign), interval_text(of.low, of.high, 2, sign=sign))
             for of, sign in (*means, (one.difference, True))
         ]
-        entries += [Entry(f"{p:.1e}" if p < 0.001 else f"{p:.3f}") for p in (one.p, one.p_holm)]
-        entries.append(Entry(str(one.num_examples), f"of {_count(one.num_dialogues, 'dialogue')}"))
+        entries += [TableEntry(f"{p:.1e}" if p < 0.001 else f"{p:.3f}") for p in (one.p, one.p_holm)]
+        entries.append(TableEntry(str(one.num_examples), f"of {_count(one.num_dialogues, 'dialogue')}"))
         if one.alpha is not None:
-            entries.append(Entry(number(one.alpha, 2)))
-        rows.append(Row(one.criterion.title, tuple(entries)))
+            entries.append(TableEntry(number(one.alpha, 2)))
+        rows.append(TableRow(one.criterion.title, tuple(entries)))
     agreement = ("alpha",) if results.criteria[0].alpha is not None else ()
     return Table("criterion", ("A", "B", "A - B", "p", "Holm p", "responses", *agreement), tuple(rows))
 

@@ -67,7 +67,9 @@ def main(sweep: Sweep) -> None:
     command_of(sweep, document, program=program, file=file, arguments=arguments)(prog_name=program)
 
 
-_SweepFile = Annotated[Path, typer.Argument(metavar="FILE", help="Of this project's, one in sweeps/.")]
+_SweepFile = Annotated[
+    Path, typer.Argument(metavar="FILE", help="Path to a sweep file, for example sweeps/k_sweep.py.")
+]
 _Known = Annotated[str, typer.Argument(metavar="SWEEP", help="Its id, the start of it, or its file; see spt status.")]
 _PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 

@@ -95,7 +95,7 @@ def _run(console: Console, trial: "LoggedTrial", prepared: "Prepared") -> dict[s
     from sweeps.engine.driver.progress import ProgressView
     from sweeps.engine.plan.trial import Trial
     from sweeps.engine.verify.rerun import run_again
-    from sweeps.engine.worker.job import Message, MetricRow, Testing
+    from sweeps.engine.worker.job import Message, MetricRow, Scoring
 
     key = trial.environment["key"]
     shown = Trial(key, trial.environment.get("cell", {}), prepared.config, trial.identity)
@@ -105,7 +105,7 @@ def _run(console: Console, trial: "LoggedTrial", prepared: "Prepared") -> dict[s
         def say(message: Message) -> None:
             if isinstance(message, MetricRow):
                 view.train(key, message)
-            elif isinstance(message, Testing):
+            elif isinstance(message, Scoring):
                 view.test(key, message.share)
 
         try:

@@ -60,16 +60,18 @@ REGISTRY: dict[str, Metric] = {
     "avg": Metric("AVG"),
     "persona_bleu": Metric("persona bleu", "lower"),
     **{f"persona_bleu_{n}": Metric(f"persona bleu {n}", "lower") for n in (1, 2, 3, 4)},
-    "lm_agreement": Metric("agreement with the LM, %", decimals=1),
+    "lm_agreement": Metric("LM agrees, %", decimals=1),
     "lm_rank_correlation": Metric("rank correlation with the LM"),
     "usage_entropy": Metric("usage entropy", None, decimals=3),
     "prompts_used": Metric("prompts used", None, decimals=1),
-    "dead_prompts": Metric("prompts never chosen", None, decimals=1),
+    "dead_prompts": Metric("never chosen", None, decimals=1),
     "mean_length": Metric("mean length", None, decimals=1),
     "emoji_rate": Metric("with emoji, %", None, decimals=1),
     "share_cut": Metric("shortened by the cut, %", None, decimals=1),
     "num_responses": Metric("replies", None, decimals=0),
     "seconds": Metric("seconds", "lower", decimals=0),
+    "steps": Metric("steps", None, decimals=0),
+    "trainable_parameters": Metric("trained parameters", "lower", decimals=0),
 }
 
 DEV_NLL, TEST_NLL = "dev/nll", "test/nll"

@@ -18,7 +18,7 @@ from sweeps.engine.store.trial_folder import TrialResult
 from sweeps.engine.tracking.tracker import Tracker
 from sweeps.engine.worker import retry_policy
 from sweeps.engine.worker.failures import read_tune_error
-from sweeps.engine.worker.job import Ended, MetricRow, Retrying, RunsElsewhere, Testing, key_of, message_of
+from sweeps.engine.worker.job import Ended, MetricRow, Retrying, RunsElsewhere, Scoring, key_of, message_of
 
 
 class TuneCallback(Callback):
@@ -97,7 +97,7 @@ class TuneCallback(Callback):
         elif isinstance(message, MetricRow):
             self._view.train(key, message)
             self._tracker.progress(self.trials[key], message)
-        elif isinstance(message, Testing):
+        elif isinstance(message, Scoring):
             self._view.test(key, message.share)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:

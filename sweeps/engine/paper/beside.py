@@ -18,7 +18,7 @@ from sweeps.engine.design import metrics
 from sweeps.engine.paper import published as paper
 from sweeps.engine.paper.published import Published
 from sweeps.engine.plan.plan import Plan
-from sweeps.engine.report.table import ABSENT, Entry, Row, Table, interval_text, number
+from sweeps.engine.report.table import ABSENT, Table, TableEntry, TableRow, interval_text, number
 from sweeps.engine.report.write import PublishedTable
 
 DECIMALS = 2
@@ -55,7 +55,7 @@ class PaperComparison:
         """Change from the reference row, in percent of it: ours with a 95% interval over seeds, the paper's below."""
         reference = self.published.reference
         rows = [
-            Row(label, tuple(self._effect(metric, label) for metric in self.published.metrics))
+            TableRow(label, tuple(self._effect(metric, label) for metric in self.published.metrics))
             for label in (*self.published.rows, *self.further)
             if label != reference and (label in self.ours or label in self.further)
         ]
@@ -98,14 +98,14 @@ class PaperComparison:
             "effect": None if effect is None else effect._asdict(),
         }
 
-    def _row(self, label: str, cell: CellSummary | None, row: str | None) -> Row:
+    def _row(self, label: str, cell: CellSummary | None, row: str | None) -> TableRow:
         entries = tuple(self._value(metric, cell, row) for metric in self.published.metrics)
         notes = ("not in this sweep",) if cell is None else tuple(cell.problems)
         if row == self.published.reference:
             notes = ("reference", *notes)
-        return Row(label, entries, notes, is_baseline=row == self.published.reference)
+        return TableRow(label, entries, notes, is_baseline=row == self.published.reference)
 
-    def _value(self, metric: str, cell: CellSummary | None, row: str | None) -> Entry:
+    def _value(self, metric: str, cell: CellSummary | None, row: str | None) -> TableEntry:
         mean = None if cell is None else cell.mean(metric)
         detail = []
         if row is not None:
@@ -113,7 +113,7 @@ class PaperComparison:
             detail.append(f"paper {number(value, DECIMALS)}")
             if cell is not None and is_number(mean) and not other_conditions(cell, self.published, metric):
                 detail.append(number(mean - value, DECIMALS, sign=True))
-        return Entry(number(mean, DECIMALS), ", ".join(detail), mean)
+        return TableEntry(number(mean, DECIMALS), ", ".join(detail), mean)
 
     @functools.cached_property
     def _effects(self) -> dict[tuple[str, str], stats.Interval | None]:
@@ -128,14 +128,16 @@ class PaperComparison:
             if cell is not reference
         }
 
-    def _effect(self, metric: str, label: str) -> Entry:
+    def _effect(self, metric: str, label: str) -> TableEntry:
         detail, effect = "", self._effects.get((label, metric))
         if label in self.published.rows:
             detail = f"paper {number(self.published.relative(label, metric), 1, sign=True)}%"
         if effect is None:
-            return Entry(ABSENT, detail)
+            return TableEntry(ABSENT, detail)
         interval = interval_text(effect.low, effect.high, 1, sign=True)
-        return Entry(f"{number(effect.mean, 1, sign=True)}%", "; ".join(filter(None, [interval, detail])), effect.mean)
+        return TableEntry(
+            f"{number(effect.mean, 1, sign=True)}%", "; ".join(filter(None, [interval, detail])), effect.mean
+        )
 
 
 def relative_effect(cell: CellSummary, reference: CellSummary, metric: str) -> stats.Interval | None:

@@ -24,13 +24,13 @@ from sweeps.engine.paper import claim_measures, published
 from sweeps.engine.paper.beside import beside, model_of, tables_of
 from sweeps.engine.paper.published import CLAIMS, DIST_AVG, Claim
 from sweeps.engine.plan.plan import Plan
-from sweeps.engine.report.table import Entry, Row, Table, interval_text, number
+from sweeps.engine.report.table import Table, TableEntry, TableRow, interval_text, number
 
 ClaimState = Literal["supported", "contradicted", "undecided"]
 LEAST_SEEDS = 3
 """Below which no equality is shown, however equal the values."""
 
-Found = Mapping[str, tuple[Plan, Sequence[CellSummary]]]
+SweepsFound = Mapping[str, tuple[Plan, Sequence[CellSummary]]]
 """What ran: name of the sweep to its plan and cells."""
 
 
@@ -86,7 +86,7 @@ class JudgedClaim:
     scale: str
 
 
-def judge(found: Found) -> list[JudgedClaim]:
+def judge(found: SweepsFound) -> list[JudgedClaim]:
     """Every claim, in order; those whose sweeps did not run are undecided.
 
     Args:
@@ -95,7 +95,7 @@ def judge(found: Found) -> list[JudgedClaim]:
     return [_judge(claim, found) for claim in CLAIMS]
 
 
-def _judge(claim: Claim, found: Found) -> JudgedClaim:
+def _judge(claim: Claim, found: SweepsFound) -> JudgedClaim:
     sweep, parts_of = _TESTS[claim.number]
     if sweep not in found:
         return JudgedClaim(claim, "undecided", f"{sweep} did not run", (), 0, "")
@@ -162,9 +162,14 @@ def _against(parts: Sequence[Part], *, is_whole: bool) -> str:
 def ledger_table(findings: Sequence[JudgedClaim]) -> Table:
     """The claims ledger, a row a claim."""
     rows = [
-        Row(
+        TableRow(
             f"{one.claim.number}. {one.claim.text} ({one.claim.source})",
-            (Entry(one.state), Entry(one.why), Entry(str(one.seeds), value=one.seeds), Entry(one.scale)),
+            (
+                TableEntry(one.state),
+                TableEntry(one.why),
+                TableEntry(str(one.seeds), value=one.seeds),
+                TableEntry(one.scale),
+            ),
         )
         for one in findings
     ]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from spt_core.metrics import has_emoji
 from sweeps.engine.analysis.cells import CellSummary
-from sweeps.engine.report.table import ABSENT, Entry, Row, Table, number
+from sweeps.engine.report.table import ABSENT, Table, TableEntry, TableRow, number
 from sweeps.engine.store import trial_folder
 
 
@@ -19,7 +19,7 @@ def usage_table(summary: CellSummary) -> Table:
         by_stage.append([row["prompt"] for row in chosen])
         for k in range(trial.config.num_choices):
             entries = tuple(_share(of, k) for of in by_stage)
-            rows.append(Row(f"seed {trial.seed}, prompt {k + 1}", entries))
+            rows.append(TableRow(f"seed {trial.seed}, prompt {k + 1}", entries))
     return Table(summary.label, titles, tuple(rows))
 
 
@@ -32,20 +32,20 @@ def emoji_table(summary: CellSummary) -> Table:
         for k in range(trial.config.num_choices):
             of_prompt = [row for row in replies if row["prompt"] == k]
             stages = [[row for row in of_prompt if row["stage"] == stage] for stage in ("opening", "middle", "closing")]
-            entries = (Entry(str(len(of_prompt)), value=len(of_prompt)), *map(_emoji, (of_prompt, *stages)))
-            rows.append(Row(f"seed {trial.seed}, prompt {k + 1}", entries))
+            entries = (TableEntry(str(len(of_prompt)), value=len(of_prompt)), *map(_emoji, (of_prompt, *stages)))
+            rows.append(TableRow(f"seed {trial.seed}, prompt {k + 1}", entries))
     return Table(summary.label, titles, tuple(rows))
 
 
-def _share(chosen: Sequence[int], prompt: int) -> Entry:
+def _share(chosen: Sequence[int], prompt: int) -> TableEntry:
     if not chosen:
-        return Entry(ABSENT)
+        return TableEntry(ABSENT)
     share = 100 * Counter(chosen)[prompt] / len(chosen)
-    return Entry(number(share, 1), value=share)
+    return TableEntry(number(share, 1), value=share)
 
 
-def _emoji(rows: Sequence[dict[str, str]]) -> Entry:
+def _emoji(rows: Sequence[dict[str, str]]) -> TableEntry:
     if not rows:
-        return Entry(ABSENT)
+        return TableEntry(ABSENT)
     share = 100 * sum(has_emoji(row["raw_prediction"]) for row in rows) / len(rows)
-    return Entry(number(share, 1), value=share)
+    return TableEntry(number(share, 1), value=share)

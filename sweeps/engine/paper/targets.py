@@ -17,7 +17,7 @@ from sweeps.engine.design.sweep import Sweep
 from sweeps.engine.paper import claim_measures, claims, figures
 from sweeps.engine.paper import published as paper
 from sweeps.engine.paper.beside import PaperComparison, beside, group_of, model_of, tables_of
-from sweeps.engine.paper.claims import Found
+from sweeps.engine.paper.claims import SweepsFound
 from sweeps.engine.paper.published import Published, has_levels
 from sweeps.engine.report import examples
 from sweeps.engine.report.further_tables import measured_tables
@@ -59,7 +59,7 @@ ALL = "all"
 
 
 @dataclass(frozen=True)
-class Answer:
+class TargetAnswer:
     """What a target came to.
 
     Attributes:
@@ -118,7 +118,7 @@ def questions(names: Sequence[str]) -> dict[str, tuple[Sweep, str]]:
     return found
 
 
-def answer(name: str, found: Found) -> Answer:
+def answer(name: str, found: SweepsFound) -> TargetAnswer:
     """A target from the sweeps that it needs.
 
     Args:
@@ -128,7 +128,7 @@ def answer(name: str, found: Found) -> Answer:
     needed = {question: found[question] for question in TARGETS[name].questions}
     if name == "claims":
         findings = claims.judge(needed)
-        return Answer(name, {"Claims": claims.ledger_table(findings)}, _KEY, claims.document(findings))
+        return TargetAnswer(name, {"Claims": claims.ledger_table(findings)}, _KEY, claims.document(findings))
     if name in {"figure2", "figure3", "figure4"}:
         return _figure(name, needed)
     published = _published(name, needed)
@@ -142,7 +142,7 @@ def answer(name: str, found: Found) -> Answer:
     spt = [one for one in (*compared.ours.values(), *further.values()) if one.trials[0].config.method == "spt"]
     if name in _ASK_OF_SELECTION:
         shown |= {heading: of for heading, of in measured_tables(spt).items() if heading.startswith("Does sel")}
-    return Answer(name, shown, (*_conditions(compared), *published.notes, *_rating(name, needed)))
+    return TargetAnswer(name, shown, (*_conditions(compared), *published.notes, *_rating(name, needed)))
 
 
 _ASK_OF_SELECTION = {"table1", "table2", "table3", "table4", "table8"}
@@ -152,7 +152,7 @@ _KEY = (
 )
 
 
-def _published(name: str, needed: Found) -> Published:
+def _published(name: str, needed: SweepsFound) -> Published:
     first = next(iter(needed.values()))[0].trials[0].config
     group = group_of(plan for plan, _ in needed.values())
     make = {
@@ -167,7 +167,7 @@ def _published(name: str, needed: Found) -> Published:
     return make[name]()
 
 
-def _further(name: str, needed: Found) -> dict[str, CellSummary]:
+def _further(name: str, needed: SweepsFound) -> dict[str, CellSummary]:
     """K = 1 beside a table that has no such row of its own: the cell of one prompt, the shortest of several."""
     of = {"table2": "table1", "table4": "baselines", "table8": "baselines"}.get(name)
     if of is None:
@@ -180,7 +180,7 @@ def _further(name: str, needed: Found) -> dict[str, CellSummary]:
 _ONE_PROMPT = {"method": "spt", "prompts.num_prompts": 1}
 
 
-def _pt_and_spt(needed: Found) -> Mapping[str, CellSummary]:
+def _pt_and_spt(needed: SweepsFound) -> Mapping[str, CellSummary]:
     plan, summaries = needed["table1"]
     return beside(tables_of(plan)[0], [(plan, summaries)]).ours
 
@@ -196,26 +196,26 @@ def _conditions(compared: PaperComparison) -> list[str]:
     ]
 
 
-def _figure(name: str, needed: Found) -> Answer:
+def _figure(name: str, needed: SweepsFound) -> TargetAnswer:
     cells = needed["table1"][1]
     spt = _pt_and_spt(needed)["SPT"]
     if name == "figure2":
         association = claim_measures.excess_association(spt)
         said = ", ".join(f"{value:+.3f}" for value in association) or "not measured"
         note = f"Association of prompt and stage (Cramer's V) over chance, by seed: {said}; 0 is none."
-        return Answer(name, {"Figure 2: share of each prompt, in percent": figures.usage_table(spt)}, (note,))
+        return TargetAnswer(name, {"Figure 2: share of each prompt, in percent": figures.usage_table(spt)}, (note,))
     if name == "figure3":
         note = "Emoji are counted in the replies before the cut. The paper shows examples and no numbers."
-        return Answer(name, {"Figure 3: emoji by prompt": figures.emoji_table(spt)}, (note,))
-    return Answer(name, {"Figure 4: SPT beside prompt tuning": examples.side_by_side(cells)})
+        return TargetAnswer(name, {"Figure 3: emoji by prompt": figures.emoji_table(spt)}, (note,))
+    return TargetAnswer(name, {"Figure 4: SPT beside prompt tuning": examples.side_by_side(cells)})
 
 
-def _overlap(needed: Found) -> dict[str, Table]:
+def _overlap(needed: SweepsFound) -> dict[str, Table]:
     found = measured_tables(list(needed["table1"][1]))
     return {heading: of for heading, of in found.items() if heading == "Overlap with the persona"}
 
 
-def _rating(name: str, needed: Found) -> list[str]:
+def _rating(name: str, needed: SweepsFound) -> list[str]:
     if name != "table7":
         return []
     keys = {row: one.finished[0][0].key for row, one in _pt_and_spt(needed).items() if one.finished}

@@ -249,7 +249,7 @@ def _attempts(base: TrialConfig, cell: Cell, factors: PerCellTuning, device_type
 
 
 def _awaiting(trial: Trial) -> Trial:
-    """A trial that stands for one whose nuisance levels are not known: its key is nobody's."""
+    """A placeholder for a trial whose nuisance levels are not known; its key matches no trial."""
     identity = {**trial.identity, AWAITS_TUNING: True}
     return replace(trial, key=trial.config.key(**identity), identity=identity)
 

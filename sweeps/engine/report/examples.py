@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from sweeps.engine.analysis.cells import CellSummary, is_number
-from sweeps.engine.report.table import Entry, Row, Table
+from sweeps.engine.report.table import Table, TableEntry, TableRow
 from sweeps.engine.store import trial_folder
 
 _COLUMNS = (
@@ -93,7 +93,7 @@ def side_by_side(summaries: Sequence[CellSummary], num_examples: int = 8) -> Tab
         said = [f"{reply.text}{f' [prompt {reply.prompt}]' if reply.prompt else ''}" for reply in one.replies]
         last = one.history if len(one.history) <= _TAIL else f"... {one.history[-_TAIL:].partition(' ')[2]}"
         label = f"{last} ({one.dialogue}, reply {one.turn})"
-        rows.append(Row(label, tuple(Entry(textwrap.shorten(text, 60)) for text in (one.reference, *said))))
+        rows.append(TableRow(label, tuple(TableEntry(textwrap.shorten(text, 60)) for text in (one.reference, *said))))
     return Table("asked", titles, tuple(rows))
 
 

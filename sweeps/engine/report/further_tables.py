@@ -12,7 +12,7 @@ from sweeps.engine.plan.plan import Plan
 from sweeps.engine.plan.trial import SEARCH_SEED
 from sweeps.engine.plan.tuning import Choice, Tried
 from sweeps.engine.report.main_tables import cell_row, metric_column
-from sweeps.engine.report.table import ABSENT, Entry, Row, Table, interval_text, number
+from sweeps.engine.report.table import ABSENT, Table, TableEntry, TableRow, interval_text, number
 from sweeps.engine.store import trial_folder
 from sweeps.engine.store.trial_folder import TrialResult
 
@@ -33,68 +33,59 @@ def further_tables(
 def measured_tables(summaries: Sequence[CellSummary]) -> dict[str, Table]:
     """Metrics that the main table leaves out, by heading; only those that some cell has."""
     most_prompts = max((summary.trials[0].config.num_choices for summary in summaries), default=1)
-    headings: dict[str, dict[str, tuple[str, int]]] = {
+    headings: dict[str, dict[str, str]] = {
         "Does selection matter? Test NLL by who chooses the prompt": {
-            "retriever": ("routing/retriever/nll", 3),
-            "retriever, shuffled contexts": ("routing/shuffled/nll", 3),
-            "rule by turn": ("routing/turn/nll", 3),
-            "random": ("routing/random/nll", 3),
-            **{f"always {k + 1}": (f"routing/fixed_{k}/nll", 3) for k in range(most_prompts)},
-            "least NLL (a bound)": ("routing/oracle/nll", 3),
+            "routing/retriever/nll": "retriever",
+            "routing/shuffled/nll": "retriever, shuffled contexts",
+            "routing/turn/nll": "rule by turn",
+            "routing/random/nll": "random",
+            **{f"routing/fixed_{k}/nll": f"always {k + 1}" for k in range(most_prompts)},
+            "routing/oracle/nll": "least NLL (a bound)",
         },
-        "The group of prompts": {
-            "usage entropy": ("test/usage_entropy", 3),
-            "never chosen": ("test/dead_prompts", 1),
-            "LM agrees, %": ("test/lm_agreement", 1),
-            "rank correlation with the LM": ("test/lm_rank_correlation", 2),
-        },
+        "The group of prompts": _titled("test", "usage_entropy", "dead_prompts", "lm_agreement", "lm_rank_correlation"),
         "Overlap with the persona": {
-            "BLEU": ("test/persona_bleu", 2),
-            **{f"{n}-gram precision": (f"test/persona_bleu_{n}", 2) for n in (1, 2, 3, 4)},
-            "mean length": ("test/mean_length", 1),
-            "with emoji, %": ("test/emoji_rate", 1),
+            "test/persona_bleu": "BLEU",
+            **{f"test/persona_bleu_{n}": f"{n}-gram precision" for n in (1, 2, 3, 4)},
+            **_titled("test", "mean_length", "emoji_rate"),
         },
         "Further metrics": {
-            "ROUGE-1": ("test/rouge_1", 2),
-            "ROUGE-2": ("test/rouge_2", 2),
-            "BERT F1": ("test/bert_f1", 2),
-            "DIST-1": ("test/dist_1", 2),
-            "DIST-2": ("test/dist_2", 2),
-            "trained parameters": ("trainable_parameters", 0),
+            **_titled("test", "rouge_1", "rouge_2", "bert_f1", "dist_1", "dist_2"),
+            "trainable_parameters": metrics.of("trainable_parameters").title,
         },
         "Uncut replies": {
-            "shortened by the cut, %": ("test/share_cut", 1),
-            "F1": ("raw/f1", 2),
-            "BLEU": ("raw/bleu", 2),
-            "ROUGE-L": ("raw/rouge_l", 2),
-            "DIST_AVG": ("raw/dist_avg", 2),
-            "mean length": ("raw/mean_length", 1),
+            **_titled("test", "share_cut"),
+            **_titled("raw", "f1", "bleu", "rouge_l", "dist_avg", "mean_length"),
         },
     }
     known = {metric for summary in summaries for _, result in summary.finished for metric in result.metrics}
     found = {}
     for heading, columns in headings.items():
-        shown = {title: (metric, decimals) for title, (metric, decimals) in columns.items() if metric in known}
-        make = [metric_column(metric, decimals) for metric, decimals in shown.values()]
+        shown = {metric: title for metric, title in columns.items() if metric in known}
+        make = [metric_column(metric) for metric in shown]
         if shown:
-            found[heading] = Table("cell", tuple(shown), tuple(cell_row(summary, make) for summary in summaries))
+            rows = tuple(cell_row(summary, make) for summary in summaries)
+            found[heading] = Table("cell", tuple(shown.values()), rows)
     return found
+
+
+def _titled(split: str, *names: str) -> dict[str, str]:
+    return {f"{split}/{name}": metrics.of(name).title for name in names}
 
 
 def effects_table(effects: Sequence[Effect], metric: str) -> Table:
     """One row an effect."""
     decimals = metrics.of(metric).decimals
     rows = [
-        Row(
+        TableRow(
             effect.label,
             (
-                Entry(
+                TableEntry(
                     number(effect.delta.mean, decimals, sign=True),
                     interval_text(effect.delta.low, effect.delta.high, decimals, sign=True),
                     effect.delta.mean,
                 ),
-                Entry(f"{effect.delta.p:.2g}", value=effect.delta.p),
-                Entry(f"{effect.p_holm:.2g}", value=effect.p_holm),
+                TableEntry(f"{effect.delta.p:.2g}", value=effect.delta.p),
+                TableEntry(f"{effect.p_holm:.2g}", value=effect.p_holm),
             ),
         )
         for effect in effects
@@ -122,8 +113,8 @@ def at_equal_compute(summaries: Sequence[CellSummary]) -> Table | None:
         whole = [min(nll for _, nll in points) for points in by_step[one.label]]
         ends = [points[-1][0] for points in by_seconds[one.label]]
         reached = [_best_by(by_step[one.label], step), _best_by(by_seconds[one.label], seconds), _mean(whole)]
-        entries = [Entry(number(value, 3) if value is not None else ABSENT, value=value) for value in reached]
-        rows.append(Row(one.label, (*entries, Entry(number(_mean(ends), 0), value=_mean(ends)))))
+        entries = [TableEntry(number(value, 3) if value is not None else ABSENT, value=value) for value in reached]
+        rows.append(TableRow(one.label, (*entries, TableEntry(number(_mean(ends), 0), value=_mean(ends)))))
     titles = (f"at step {step:.0f}", f"at {seconds:.0f} worker seconds", "at its end", "worker seconds")
     return Table("dev NLL", titles, tuple(rows))
 
@@ -172,7 +163,7 @@ def improvement_table(summaries: Sequence[CellSummary]) -> Table:
             continue
         gain = improvement(found, of_baseline)
         if gain.by_metric:
-            rows.append(Row(summary.label, tuple(map(_entry, (gain.average, gain.of_dist, *_parts(gain))))))
+            rows.append(TableRow(summary.label, tuple(map(_entry, (gain.average, gain.of_dist, *_parts(gain))))))
     return Table("cell", ("AVG", "of it DIST", *map(metrics.title, metrics.TABLE_1)), tuple(rows), note=CAVEAT)
 
 
@@ -180,8 +171,8 @@ def _parts(gain: Improvement) -> list[float | None]:
     return [gain.by_metric.get(name) for name in metrics.TABLE_1]
 
 
-def _entry(value: float | None) -> Entry:
-    return Entry(ABSENT if value is None else number(value, 1, sign=True), value=value)
+def _entry(value: float | None) -> TableEntry:
+    return TableEntry(ABSENT if value is None else number(value, 1, sign=True), value=value)
 
 
 RETUNED_HEADING = "Nuisance factors, retuned within each cell"
@@ -201,9 +192,9 @@ def retuned_table(plan: Plan, results: Mapping[str, TrialResult]) -> Table:
     for cell, choice in zip(plan.cells, _choices(plan, results), strict=True):
         tried = {label(one.levels): one for one in choice.tried}
         edge = f"{', '.join(choice.at_edge)} at the edge of what was tried" if choice.at_edge else ""
-        entries = [Entry(_chosen(choice, ended=not plan.awaits_tuning), detail=edge)]
+        entries = [TableEntry(_chosen(choice, ended=not plan.awaits_tuning), detail=edge)]
         entries += [_dev_nll(tried.get(label(levels))) for levels in combinations]
-        rows.append(Row(label(cell), tuple(entries)))
+        rows.append(TableRow(label(cell), tuple(entries)))
     titles = [", ".join(map(str, levels.values())) for levels in combinations]
     return Table("cell", ("chosen", *titles), tuple(rows), note=_note(plan))
 
@@ -248,9 +239,9 @@ def _chosen(choice: Choice, *, ended: bool) -> str:
     return chosen if ended or not choice.tried else f"so far {chosen}"
 
 
-def _dev_nll(tried: Tried | None) -> Entry:
+def _dev_nll(tried: Tried | None) -> TableEntry:
     if tried is None:
-        return Entry(ABSENT)
+        return TableEntry(ABSENT)
     if tried.dev_nll is None:
-        return Entry(tried.state, detail=tried.error or "")
-    return Entry(number(tried.dev_nll, 3), value=tried.dev_nll)
+        return TableEntry(tried.state, detail=tried.error or "")
+    return TableEntry(number(tried.dev_nll, 3), value=tried.dev_nll)

@@ -1,6 +1,6 @@
 """A table of a report as LaTeX, for a paper: booktabs, and text that means itself."""
 
-from sweeps.engine.report.table import Entry, Row, Table
+from sweeps.engine.report.table import Table, TableEntry, TableRow
 
 _LITERAL = str.maketrans(
     {character: f"\\{character}" for character in "&%$#_{}"}
@@ -40,12 +40,12 @@ def escape(text: str) -> str:
     return " ".join(text.translate(_LITERAL).split())
 
 
-def _line(row: Row) -> str:
+def _line(row: TableRow) -> str:
     label = escape(row.label) + "".join(rf" \emph{{\footnotesize {escape(note)}}}" for note in row.notes)
     return " & ".join([label, *map(_entry, row.entries)]) + r" \\"
 
 
-def _entry(entry: Entry) -> str:
+def _entry(entry: TableEntry) -> str:
     detail = rf" {{\footnotesize {escape(entry.detail)}}}" if entry.detail else ""
     text = escape(entry.text).replace("->", r"$\to$").replace(r"-\textgreater{}", r"$\to$")
     return f"{text}{detail}"

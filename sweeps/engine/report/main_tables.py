@@ -7,14 +7,14 @@ from sweeps.engine.analysis.cells import CellSummary, is_number
 from sweeps.engine.analysis.comparisons import Comparison, refusals
 from sweeps.engine.design import metrics
 from sweeps.engine.plan.plan import Plan
-from sweeps.engine.report.table import ABSENT, BASELINE, Entry, Row, Table, interval_text, number, p_entry
+from sweeps.engine.report.table import ABSENT, BASELINE, Table, TableEntry, TableRow, interval_text, number, p_entry
 
 
 def main_table(plan: Plan, summaries: Sequence[CellSummary]) -> Table:
     """One row a cell of the plan, means over seeds, and the human replies below."""
-    columns: dict[str, Callable[[CellSummary], Entry]] = {
+    columns: dict[str, Callable[[CellSummary], TableEntry]] = {
         "seeds": _seeds,
-        "steps": metric_column("train/steps", 0),
+        "steps": metric_column("train/steps"),
         "NLL": metric_column("test/nll", with_interval=True),
         "dev NLL": _dev_nll,
         "F1": metric_column("test/f1"),
@@ -22,7 +22,7 @@ def main_table(plan: Plan, summaries: Sequence[CellSummary]) -> Table:
         "ROUGE-L": metric_column("test/rouge_l"),
         "DIST_AVG": _dist,
         "prompts": _prompts_used,
-        "seconds": metric_column("seconds", 0),
+        "seconds": metric_column("seconds"),
     }
     primary = plan.sweep.primary_metric
     if primary not in {"test/nll", "dev/nll", "test/f1", "test/bleu", "test/rouge_l", "test/dist_avg"}:
@@ -41,11 +41,11 @@ def seeds_table(summaries: Sequence[CellSummary], comparisons: Sequence[Comparis
     rows = []
     for summary in summaries:
         by_seed, interval = summary.by_seed(metric), summary.interval(metric)
-        entries = [Entry(number(by_seed.get(seed), decimals), value=by_seed.get(seed)) for seed in seeds]
+        entries = [TableEntry(number(by_seed.get(seed), decimals), value=by_seed.get(seed)) for seed in seeds]
         if len(seeds) > 1:
             mean = None if interval is None else interval.mean
             detail = interval_text(interval.low, interval.high, decimals) if interval is not None else ""
-            entries.append(Entry(number(mean, decimals), detail, mean))
+            entries.append(TableEntry(number(mean, decimals), detail, mean))
         comparison = by_cell.get(id(summary))
         entries += _difference(comparison, decimals, several=len(seeds) > 1, is_tested=is_tested)
         row = cell_row(summary, [], entries)
@@ -62,81 +62,85 @@ def seeds_table(summaries: Sequence[CellSummary], comparisons: Sequence[Comparis
 
 
 def cell_row(
-    summary: CellSummary, columns: Sequence[Callable[[CellSummary], Entry]], entries: Sequence[Entry] | None = None
-) -> Row:
+    summary: CellSummary,
+    columns: Sequence[Callable[[CellSummary], TableEntry]],
+    entries: Sequence[TableEntry] | None = None,
+) -> TableRow:
     """A row of a table: its label, its problems, and one entry a column."""
     notes = [*([BASELINE] if summary.is_baseline else []), *summary.problems]
     if summary.same_as is not None:
         notes.append(f"the same trials as {summary.same_as}")
     made = [column(summary) for column in columns] if entries is None else entries
-    return Row(summary.label, tuple(made), tuple(notes), summary.is_baseline)
+    return TableRow(summary.label, tuple(made), tuple(notes), summary.is_baseline)
 
 
-def metric_column(
-    metric: str, decimals: int | None = None, *, with_interval: bool = False
-) -> Callable[[CellSummary], Entry]:
+def metric_column(metric: str, *, with_interval: bool = False) -> Callable[[CellSummary], TableEntry]:
     """What makes the entry of a metric in a cell\'s row: its mean over seeds, with its interval if asked for."""
-    places = metrics.of(metric).decimals if decimals is None else decimals
+    places = metrics.of(metric).decimals
 
-    def entry(summary: CellSummary) -> Entry:
+    def entry(summary: CellSummary) -> TableEntry:
         interval = summary.interval(metric)
         if interval is None:
-            return Entry(ABSENT)
+            return TableEntry(ABSENT)
         detail = interval_text(interval.low, interval.high, places) if with_interval else ""
-        return Entry(number(interval.mean, places), detail, interval.mean)
+        return TableEntry(number(interval.mean, places), detail, interval.mean)
 
     return entry
 
 
-def _seeds(summary: CellSummary) -> Entry:
+def _seeds(summary: CellSummary) -> TableEntry:
     planned, finished = len(summary.trials), len(summary.finished)
-    return Entry(str(planned) if summary.is_whole else f"{finished}/{planned}", value=finished)
+    return TableEntry(str(planned) if summary.is_whole else f"{finished}/{planned}", value=finished)
 
 
-def _dev_nll(summary: CellSummary) -> Entry:
+def _dev_nll(summary: CellSummary) -> TableEntry:
     start, best = summary.mean("dev/nll_start"), summary.mean("dev/nll")
-    return Entry(f"{number(start, 3)} -> {number(best, 3)}" if best is not None else ABSENT, value=best)
+    return TableEntry(f"{number(start, 3)} -> {number(best, 3)}" if best is not None else ABSENT, value=best)
 
 
-def _dist(summary: CellSummary) -> Entry:
+def _dist(summary: CellSummary) -> TableEntry:
     return _dist_entry({name: summary.mean(f"test/{name}") for name in ("dist_avg", "num_responses", "mean_length")})
 
 
-def _dist_entry(of: Mapping[str, float | None]) -> Entry:
+def _dist_entry(of: Mapping[str, float | None]) -> TableEntry:
     if of["dist_avg"] is None:
-        return Entry(ABSENT)
+        return TableEntry(ABSENT)
     detail = f"n={number(of['num_responses'], 0)} len={number(of['mean_length'], 1)}"
-    return Entry(number(of["dist_avg"], 2), detail, of["dist_avg"])
+    return TableEntry(number(of["dist_avg"], 2), detail, of["dist_avg"])
 
 
-def _prompts_used(summary: CellSummary) -> Entry:
+def _prompts_used(summary: CellSummary) -> TableEntry:
     used, config = summary.mean("test/prompts_used"), summary.trials[0].config
     if used is None or config.method != "spt":
-        return Entry(ABSENT)
-    return Entry(f"{used:.3g}/{config.num_choices}", value=used)
+        return TableEntry(ABSENT)
+    return TableEntry(f"{used:.3g}/{config.num_choices}", value=used)
 
 
-def _human_rows(summaries: Sequence[CellSummary], titles: Sequence[str]) -> list[Row]:
+def _human_rows(summaries: Sequence[CellSummary], titles: Sequence[str]) -> list[TableRow]:
     """The human replies, once for each n at which some cell was scored."""
-    at_n: dict[float, Entry] = {}
+    at_n: dict[float, TableEntry] = {}
     for summary in summaries:
         n = summary.mean("test/num_responses")
         if n is not None and n not in at_n:
             of = {name: summary.mean(f"human/{name}") for name in ("dist_avg", "mean_length")}
             at_n[n] = _dist_entry({**of, "num_responses": n})
     return [
-        Row("human replies", tuple(entry if title == "DIST_AVG" else Entry("") for title in titles), is_reference=True)
+        TableRow(
+            "human replies",
+            tuple(entry if title == "DIST_AVG" else TableEntry("") for title in titles),
+            is_reference=True,
+        )
         for entry in at_n.values()
         if entry.value is not None
     ]
 
 
-def _difference(comparison: Comparison | None, decimals: int, *, several: bool, is_tested: bool) -> list[Entry]:
+def _difference(comparison: Comparison | None, decimals: int, *, several: bool, is_tested: bool) -> list[TableEntry]:
     if comparison is None:
-        return [Entry(ABSENT)] * (1 + 2 * is_tested + several)
+        return [TableEntry(ABSENT)] * (1 + 2 * is_tested + several)
     delta = comparison.delta
     entries = [
-        Entry(
+        TableEntry(
             number(delta.mean, decimals, sign=True),
             interval_text(delta.low, delta.high, decimals, sign=True),
             delta.mean,
@@ -146,5 +150,5 @@ def _difference(comparison: Comparison | None, decimals: int, *, several: bool, 
         entries += [p_entry(comparison.p), p_entry(comparison.p_holm)]
     if several:
         better = comparison.probability_of_improvement
-        entries.append(Entry(f"{better:.2f}", value=better))
+        entries.append(TableEntry(f"{better:.2f}", value=better))
     return entries

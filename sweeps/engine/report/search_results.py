@@ -14,7 +14,7 @@ from sweeps.engine.plan.search_space import SearchSpace
 from sweeps.engine.report import search_figures
 from sweeps.engine.report.drawing import Drawn
 from sweeps.engine.report.figures import short, text_of
-from sweeps.engine.report.table import ABSENT, Entry, Row, Table, number
+from sweeps.engine.report.table import ABSENT, Table, TableEntry, TableRow, number
 from sweeps.engine.search.study import ABANDONED, ERROR, KEY, pareto_front, ranked
 
 LEAST_TRIALS = 8
@@ -58,7 +58,7 @@ class SearchResults:
         failed = [one for one in self._trials if one.state == TrialState.FAIL]
         if failed:
             reasons = [(one.user_attrs[KEY][:8], str(one.user_attrs.get(ERROR, ABANDONED))) for one in failed]
-            rows = tuple(Row(key, (Entry(why),)) for key, why in reasons)
+            rows = tuple(TableRow(key, (TableEntry(why),)) for key, why in reasons)
             found["The search: trials that failed"] = Table("trial", ("why",), rows)
         return found
 
@@ -69,7 +69,7 @@ class SearchResults:
             values = [_entry(value, name) for value, name in zip(one.values, self._design.objectives, strict=True)]
             levels = [_level(one, path) for path in self._design.space]
             notes = ("Pareto front",) if one in front and len(self._design.objectives) > 1 else ()
-            rows.append(Row(one.user_attrs[KEY][:8], (*values, *levels), notes))
+            rows.append(TableRow(one.user_attrs[KEY][:8], (*values, *levels), notes))
         return Table("trial", (*self._design.objectives, *map(short, self._design.space)), tuple(rows))
 
     def _importance_table(self) -> Table:
@@ -81,10 +81,12 @@ class SearchResults:
             having = [one for one in self._ranked if path in one.params]
             if len(having) < LEAST_TRIALS or len({one.params[path] for one in having}) < 2:
                 continue
-            entries: list[Entry] = []
+            entries: list[TableEntry] = []
             for index in range(len(self._design.objectives)):
-                entries += [Entry(number(share, 2), value=share) for share in self._importance(having, path, index)]
-            rows.append(Row(short(path), (*entries, Entry(str(len(having)), value=len(having)))))
+                entries += [
+                    TableEntry(number(share, 2), value=share) for share in self._importance(having, path, index)
+                ]
+            rows.append(TableRow(short(path), (*entries, TableEntry(str(len(having)), value=len(having)))))
         return Table("parameter", (*titles, "trials"), tuple(rows))
 
     def _importance(self, having: Sequence[FrozenTrial], path: str, objective: int) -> list[float | None]:
@@ -121,12 +123,12 @@ class SearchResults:
         return [drawn for draw in both if (drawn := draw(self._ranked, self._design, best)) is not None]
 
 
-def _entry(value: float, metric: str) -> Entry:
-    return Entry(number(value, metrics.of(metric).decimals), value=value)
+def _entry(value: float, metric: str) -> TableEntry:
+    return TableEntry(number(value, metrics.of(metric).decimals), value=value)
 
 
-def _level(one: FrozenTrial, path: str) -> Entry:
+def _level(one: FrozenTrial, path: str) -> TableEntry:
     level = one.params.get(path)
     if level is None:
-        return Entry(ABSENT)
-    return Entry(text_of(level), value=float(level))
+        return TableEntry(ABSENT)
+    return TableEntry(text_of(level), value=float(level))

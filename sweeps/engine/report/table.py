@@ -10,7 +10,7 @@ BASELINE = "baseline"
 
 
 @dataclass(frozen=True)
-class Entry:
+class TableEntry:
     """What one place of a table says.
 
     Attributes:
@@ -25,7 +25,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """A row of a table.
 
     Attributes:
@@ -37,7 +37,7 @@ class Row:
     """
 
     label: str
-    entries: tuple[Entry, ...]
+    entries: tuple[TableEntry, ...]
     notes: tuple[str, ...] = ()
     is_baseline: bool = False
     is_reference: bool = False
@@ -49,16 +49,16 @@ class Table:
 
     about: str
     titles: tuple[str, ...]
-    rows: tuple[Row, ...] = field(default=())
+    rows: tuple[TableRow, ...] = field(default=())
     note: str = ""
 
     @property
-    def cell_rows(self) -> list[Row]:
+    def cell_rows(self) -> list[TableRow]:
         """The rows that can be sorted."""
         return [row for row in self.rows if not row.is_reference]
 
     @property
-    def reference_rows(self) -> list[Row]:
+    def reference_rows(self) -> list[TableRow]:
         """The rows that stay below."""
         return [row for row in self.rows if row.is_reference]
 
@@ -98,8 +98,8 @@ _LITERAL = str.maketrans(
 )
 
 
-def p_entry(value: float) -> Entry:
+def p_entry(value: float) -> TableEntry:
     """A p-value, in scientific notation below 0.001."""
     if not is_number(value):
-        return Entry(ABSENT)
-    return Entry(f"{value:.1e}" if value < 0.001 else f"{value:.3f}", value=value)
+        return TableEntry(ABSENT)
+    return TableEntry(f"{value:.1e}" if value < 0.001 else f"{value:.3f}", value=value)

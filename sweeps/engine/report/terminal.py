@@ -11,7 +11,7 @@ from rich.text import Text
 
 from sweeps.engine.analysis.answer import Answer
 from sweeps.engine.report.main_tables import main_table
-from sweeps.engine.report.table import BASELINE, Row, Table
+from sweeps.engine.report.table import BASELINE, Table, TableRow
 
 _LONGEST_NOTE = 72
 _LABEL_WIDTHS = 12, 30
@@ -83,7 +83,7 @@ class TerminalTable:
         return part
 
 
-def _terminal_row(row: Row) -> list[Text]:
+def _terminal_row(row: TableRow) -> list[Text]:
     label = Text(row.label, style="bold" if row.is_baseline else "")
     for note in row.notes:
         label.append(

@@ -17,12 +17,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any
 
 import psutil
 import sqlalchemy as sa
 
-State = Literal["running", "finished", "failed", "interrupted", "pruned"]
+from sweeps.engine.store.states import State
 
 LEDGER = "ledger.db"
 """The ledger's file in an output folder."""

@@ -28,7 +28,7 @@ class Tracker:
     """Shows one sweep in MLflow. Every method returns at once; one thread delivers, in order, as the server allows.
 
     Args:
-        uri: where to; see `tracking_uri.check`, which should have been asked before.
+        uri: where to; see `tracking/uri.check`, which should have been asked before.
         plan: the sweep. Its parent run is found again by the plan's `sweep_id`, its children by their trial keys.
         artifacts: folder or URI for the files of a new experiment; None leaves it to the server.
         facts: of this run of the sweep (versions, commit, machine): tags of the parent.

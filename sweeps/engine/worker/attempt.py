@@ -15,7 +15,7 @@ from spt_core.device import default_device
 from spt_core.parallel import rank
 from sweeps.engine.store import provenance, shared_storage, trial_folder
 from sweeps.engine.worker.failures import one_line
-from sweeps.engine.worker.job import Job, Message, MetricRow, Say, Testing
+from sweeps.engine.worker.job import Job, Message, MetricRow, Say, Scoring
 from sweeps.engine.worker.system_metrics import SystemMetrics
 
 Outcome = Mapping[str, Any]
@@ -108,7 +108,7 @@ def run(
         evaluating = time.perf_counter()
 
         def on_progress(share: float) -> None:
-            tell(Testing(share))
+            tell(Scoring(share))
 
         if fitted is None:
             answer = endpoint.evaluate(trial, on_progress=on_progress)

@@ -55,7 +55,7 @@ _PLACE = frozenset({"step", "total_steps", "seconds"})
 
 
 @dataclass(frozen=True)
-class Testing:
+class Scoring:
     """The test responses are being decoded and scored: the share that is done, 0 to 1."""
 
     share: float
@@ -76,7 +76,7 @@ class Ended:
     """The last message of a trial; the ledger says how it ended. Without it, the trial was stopped."""
 
 
-Message = MetricRow | Testing | RunsElsewhere | Retrying | Ended
+Message = MetricRow | Scoring | RunsElsewhere | Retrying | Ended
 Say = Callable[[Message], None]
 
 

@@ -21,7 +21,7 @@ from sweeps.engine.report import drawing, figures
 from sweeps.engine.report.drawing import Drawn
 from sweeps.engine.report.figures import MOST_CELLS, Series, dot_plot, learning_curves, series, usages
 from sweeps.engine.store.trial_folder import HISTORY
-from tests.sweeps.report.test_write import HOSTILE, NUM_DIALOGUES, NUM_TURNS, ONE_SEED, THREE_SEEDS, Made, make
+from tests.sweeps.report.made_sweep import HOSTILE, NUM_DIALOGUES, NUM_TURNS, ONE_SEED, THREE_SEEDS, Made, make
 
 NLL = "test/nll"
 

@@ -12,7 +12,7 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select
 
 from sweeps.engine.report.drawing import colour
-from tests.sweeps.report.test_write import THREE_SEEDS, make
+from tests.sweeps.report.made_sweep import THREE_SEEDS, make
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 FLAGS = (

@@ -16,7 +16,7 @@ from sweeps.engine.store import trial_folder
 from sweeps.engine.worker import attempt, supervisor
 from sweeps.engine.worker.attempt import Outcome
 from sweeps.engine.worker.failures import one_line
-from sweeps.engine.worker.job import Job, Message, MetricRow, Retrying, Testing, as_report, message_of
+from sweeps.engine.worker.job import Job, Message, MetricRow, Retrying, Scoring, as_report, message_of
 from tests.conftest import tiny_config
 
 
@@ -107,7 +107,7 @@ def test_tune_gets_a_row_as_one_value_and_no_number_that_nothing_compares_trials
     assert message_of(report) == row
     numbers = {name: value for name, value in report.items() if isinstance(value, float)}
     assert numbers == {"percent": 50.0, "dev/nll": 3.5}
-    assert message_of(as_report(Testing(0.5))) == Testing(0.5)
+    assert message_of(as_report(Scoring(0.5))) == Scoring(0.5)
     assert message_of({"done": True}) is None
 
 
