@@ -28,6 +28,7 @@ from tests.sweeps.report.made_sweep import (
     ONE_SEED,
     THREE_SEEDS,
     make,
+    strictly,
 )
 
 
