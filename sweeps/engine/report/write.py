@@ -102,11 +102,20 @@ def write(
     }
     for name, text in texts.items():
         write_whole(folder / name, text)
-    (folder / FIGURES).mkdir(exist_ok=True)
-    for name, drawn in report.drawn.items():
-        for suffix, content in drawn.files.items():
-            (folder / FIGURES / f"{name}.{suffix}").write_bytes(content)
+    _write_figures(folder / FIGURES, report.drawn)
     return folder / HTML
+
+
+def _write_figures(folder: Path, drawn: Mapping[str, Drawn]) -> None:
+    """Write the figures that there are, and drop those that an earlier report had and this one has not."""
+    folder.mkdir(exist_ok=True)
+    files = {f"{name}.{suffix}": content for name, one in drawn.items() for suffix, content in one.files.items()}
+    for name, content in files.items():
+        write_whole(folder / name, content)
+    for suffix in ("pdf", "png"):
+        for path in folder.glob(f"*.{suffix}"):
+            if path.name not in files:
+                path.unlink(missing_ok=True)
 
 
 class _Report:

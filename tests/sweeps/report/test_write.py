@@ -215,3 +215,15 @@ class TestManyTrials:
         num_deltas = 7 * len(registry.COMPARED)
         num_effects = 7 * len(published.FIVE)
         assert 0 < len(computed) <= 8 * num_metrics + num_deltas + num_effects
+
+
+def test_figures_that_a_report_no_longer_has_are_dropped(tmp_path: Path) -> None:
+    made = make(tmp_path, ONE_SEED)
+    made.write()
+    figures = tmp_path / "report" / "figures"
+    names = {path.name for path in figures.iterdir()}
+    assert {"primary_metric.pdf", "primary_metric.png"} <= names
+    for name in ("pareto_front.pdf", "pareto_front.png", "notes.txt"):
+        (figures / name).write_bytes(b"of before")
+    made.write()
+    assert {path.name for path in figures.iterdir()} == names | {"notes.txt"}
