@@ -47,7 +47,7 @@ class SearchResults:
             f"{len(states)} distinct trials were explored on dev: {counts[TrialState.COMPLETE]} at full budget, which "
             f"alone are ranked, {counts[TrialState.PRUNED]} stopped early, {counts[TrialState.FAIL]} failed"
             f"{f'; {answered} equivalent proposals were answered without running' if answered else ''}."
-            f"{f' The figures show the best {MOST_TRIALS}.' if len(self._ranked) > MOST_TRIALS else ''}"
+            f"{f' The figures show the best {search_figures.MOST_TRIALS}.' if len(self._ranked) > search_figures.MOST_TRIALS else ''}"
         )
 
     def tables(self) -> dict[str, Table]:
