@@ -43,11 +43,12 @@ class SearchResults:
             states.setdefault(one.user_attrs[KEY], one.state)
         counts = Counter(states.values())
         answered = len(self._trials) - len(states)
+        most = search_figures.MOST_TRIALS
         return (
             f"{len(states)} distinct trials were explored on dev: {counts[TrialState.COMPLETE]} at full budget, which "
             f"alone are ranked, {counts[TrialState.PRUNED]} stopped early, {counts[TrialState.FAIL]} failed"
             f"{f'; {answered} equivalent proposals were answered without running' if answered else ''}."
-            f"{f' The figures show the best {search_figures.MOST_TRIALS}.' if len(self._ranked) > search_figures.MOST_TRIALS else ''}"
+            f"{f' The figures show the best {most}.' if len(self._ranked) > most else ''}"
         )
 
     def tables(self) -> dict[str, Table]:
