@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy import sparse
 
-from sweeps.engine.analysis.stats import CONFIDENCE, Interval, finite
+from sweeps.engine.analysis.stats import CONFIDENCE, Interval
 
 RESAMPLES = 10_000
 SWAPS = 2_000
@@ -25,42 +25,6 @@ _ORDERS = 4
 _Floats = NDArray[np.float64]
 Score = Callable[[_Floats], _Floats]
 """From sufficient statistics, summed over dialogues, [..., S], to a metric of the corpus, [...]."""
-
-
-def dialogue_bootstrap(
-    values: ArrayLike,
-    dialogues: Sequence[str],
-    baseline_values: ArrayLike,
-    *,
-    weights: ArrayLike | None = None,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> Interval:
-    """Difference of the mean of a per-response metric, with a 95% interval from resampling whole dialogues.
-
-    Args:
-        values: of the cell, one a response.
-        dialogues: which dialogue each response is from.
-        baseline_values: of the baseline, for the same responses in the same order.
-        weights: of each response in the mean, such as its number of tokens; equal when None.
-        resamples: how many times the dialogues are drawn.
-        seed: of the draws.
-
-    Returns:
-        Cell minus baseline; with one dialogue there is no interval.
-
-    Raises:
-        ValueError: lengths that differ, no values, values that are not finite, or weights that are not positive.
-    """
-    cell, baseline = finite(values, "values"), finite(baseline_values, "baseline_values")
-    weight = np.ones_like(cell) if weights is None else finite(weights, "weights")
-    lengths = {"values": len(cell), "dialogues": len(dialogues), "baseline_values": len(baseline)}
-    if len({*lengths.values(), len(weight)}) > 1:
-        raise ValueError(f"dialogue_bootstrap: {lengths | {'weights': len(weight)}}: all should be of one length")
-    if np.any(weight <= 0):
-        raise ValueError(f"dialogue_bootstrap: the least of the weights is {weight.min()}; all should be positive")
-    of_cell, of_baseline = (np.stack([weight * one, weight], axis=1) for one in (cell, baseline))
-    return corpus_bootstrap(of_cell, of_baseline, dialogues, score=ratio, resamples=resamples, seed=seed)
 
 
 def corpus_bootstrap(
