@@ -1,7 +1,7 @@
 """Trial keys and sweep ids are what they were: a refactoring must not make finished trials run again.
 
-`tests/golden/trial_keys.json` was written before the engine was laid out in packages. Write it again only where keys have
-to change: when `spt_core.NUMERICS_VERSION` is raised, or a config field is added or gets another default.
+`tests/golden/trial_keys.json` was written before the engine was laid out in packages. Write it again only where keys
+have to change: when `spt_core.NUMERICS_VERSION` is raised, or a config field is added or gets another default.
 """
 
 import importlib
