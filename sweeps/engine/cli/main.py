@@ -146,6 +146,10 @@ def _run_file(context: typer.Context, file: Path, arguments: list[str]) -> None:
             module = runpy.run_path(str(file))
         except SyntaxError as error:
             raise ValueError(f"{file}, line {error.lineno}: this is not Python ({error.msg})") from None
+        except ImportError as error:
+            raise ValueError(
+                f"{file}: {error}. Install what it imports; Sweep, the designs and main come from sweeps.engine"
+            ) from None
         if not isinstance(module.get("SWEEP"), Sweep):
             raise ValueError(f"{file}: it defines no SWEEP; sweeps/k_sweep.py shows how")
     program = f"spt run {shlex.quote(str(file))}"

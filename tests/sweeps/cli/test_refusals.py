@@ -110,6 +110,7 @@ def test_a_sweep_file_with_invalid_factors_is_refused(
         ("'A question.'\n", "it defines no SWEEP; sweeps/k_sweep.py shows how"),
         ("SWEEP = 'k_sweep'\n", "it defines no SWEEP; sweeps/k_sweep.py shows how"),
         ("# A title\n\nSome words.\n", "line 3: this is not Python"),
+        ("from sweeps.engine.design import Grid\n", "Sweep, the designs and main come from sweeps.engine"),
     ],
 )
 def test_a_file_that_is_no_sweep_is_refused(spt: Spt, tmp_path: Path, text: str | None, problem: str) -> None:
