@@ -308,7 +308,7 @@ def test_results_come_back(session: Session) -> None:
 
 def test_a_node_gets_the_project_and_nothing_else_of_the_checkout(session: Session) -> None:
     assert session.mounted == {
-        *(".venv", "LICENSE", "Makefile", "README.md", "benchmarks", "clusters", "constraints.txt", "pyproject.toml"),
+        *(".venv", "LICENSE", "Makefile", "README.md", "clusters", "constraints.txt", "pyproject.toml"),
         *("spt_core", "sweeps"),
     }
 
