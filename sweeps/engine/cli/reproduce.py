@@ -75,7 +75,6 @@ def reproduce(
         from sweeps.engine.driver.request import Request, parse_settings, resolve
         from sweeps.engine.paper import targets
 
-        given = {"data.train": train, "data.test": test, "optim.max_steps": steps}
         names = targets.targets(target)
         resolved = {
             name: resolve(
@@ -84,7 +83,7 @@ def reproduce(
                     question=question,
                     scale=scale,
                     model=model,
-                    settings={n: v for n, v in given.items() if v is not None} | parse_settings(settings or []),
+                    settings=parse_settings(settings, train=train, test=test, steps=steps),
                     seeds=seeds,
                     # As published: Table 6's settings in every cell, so cells are shared and none is tuned by itself.
                     retunes=False,

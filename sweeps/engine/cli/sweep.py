@@ -135,14 +135,13 @@ def command_of(sweep: Sweep, question: str, *, program: str, file: str, argument
             from sweeps.engine.cluster.resources import Resources
             from sweeps.engine.driver.request import Request, parse_settings
 
-            given = {"data.train": train, "data.test": test, "optim.max_steps": steps}
             search = {"objectives": tuple(objectives or ()), "num_trials": trials}
             request = Request(
                 sweep=sweep,
                 question=question,
                 scale=scale,
                 model=model,
-                settings={n: v for n, v in given.items() if v is not None} | parse_settings(settings or []),
+                settings=parse_settings(settings, train=train, test=test, steps=steps),
                 seeds=seeds,
                 search={name: value for name, value in search.items() if value},
                 retunes=not no_retune and sweep.retune is not None,

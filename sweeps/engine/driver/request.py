@@ -1,7 +1,7 @@
 """What a person asked of a sweep, and what it comes to on this machine or cluster: every command goes through here."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -193,14 +193,23 @@ def absolute(source: str) -> str:
     return str(Path(source).resolve()) if Path(source).exists() else source
 
 
-def parse_settings(settings: list[str]) -> dict[str, Any]:
-    """Config fields from `FIELD=VALUE`, the value as JSON or else as text.
+def parse_settings(
+    settings: Sequence[str] | None, *, train: str | None = None, test: str | None = None, steps: int | None = None
+) -> dict[str, Any]:
+    """Config fields that a command line sets.
+
+    Args:
+        settings: `--set FIELD=VALUE`, the value as JSON or else as text; they win over the options below.
+        train: `--train`, a file of dialogues.
+        test: `--test`, likewise.
+        steps: `--steps`, of the optimiser.
 
     Raises:
         ValueError: no equals sign.
     """
-    values: dict[str, Any] = {}
-    for setting in settings:
+    options = {"data.train": train, "data.test": test, "optim.max_steps": steps}
+    values: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    for setting in settings or ():
         name, equals, text = setting.partition("=")
         if not equals:
             raise ValueError(f"--set {setting}: it should be FIELD=VALUE, for example optim.learning_rate=0.001")

@@ -90,6 +90,11 @@ def test_settings_are_json_or_text(given: list[str], expected: Mapping[str, Any]
     assert parse_settings(given) == expected
 
 
+def test_set_wins_over_the_option_for_the_same_field() -> None:
+    settings = parse_settings(["optim.max_steps=7"], train="dialogues.txt", steps=40)
+    assert settings == {"data.train": "dialogues.txt", "optim.max_steps": 7}
+
+
 def test_a_setting_without_a_value_is_refused() -> None:
     with pytest.raises(ValueError, match="--set seeds: it should be FIELD=VALUE"):
         parse_settings(["seeds"])
